@@ -1,0 +1,87 @@
+"""Figures 1 and 2: python scripts/loss_histograms.py dataset=mnist recipe=fast landscape.histogram_starts=100000
+
+The loss along PGD, and where it ends, from many random starts around a few test images, for the naturally and
+the adversarially trained network; with the distances and angles between the maxima that the text speaks of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from saddlepoint.attacks import PGD
+from saddlepoint.cli import entry
+from saddlepoint.config import build, report_folder, subjects, test_images
+from saddlepoint.data import Split
+from saddlepoint.evaluation import landscape
+from saddlepoint.evaluation.subject import Subject
+from saddlepoint.report import figures
+from saddlepoint.report.tables import geometry_table
+from saddlepoint.results import Result
+
+log = logging.getLogger("loss_histograms")
+
+Measured = tuple[Result, dict[str, np.ndarray]]
+
+
+def measure_trajectories(subject: Subject, split: Split, attack: PGD, starts: int, seed: int) -> Measured:
+    def compute() -> Measured:
+        x = split.images(slice(None))
+        return {}, {"losses": landscape.trajectories(subject.model, x, split.labels, attack, starts, seed)}
+
+    key = {"attack": attack.describe(), "examples": len(split), "starts": starts, "seed": seed}
+    return subject.measure_arrays("trajectories", key, compute)
+
+
+def measure_maxima(subject: Subject, split: Split, attack: PGD, starts: int, batch_size: int, seed: int) -> Measured:
+    def compute() -> Measured:
+        x, bar = split.images(slice(None)), f"maxima, {subject.label}"
+        found = landscape.maxima(
+            subject.model, x, split.labels, attack, starts, batch_size=batch_size, seed=seed, progress=bar
+        )
+        result: dict[str, Any] = {
+            "loss_median": np.median(found.losses, axis=1).tolist(),
+            "geometry": [dataclasses.asdict(each) for each in found.geometry],
+        }
+        return result, {"losses": found.losses}
+
+    key = {
+        "attack": attack.describe(),
+        "examples": len(split),
+        "starts": starts,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    return subject.measure_arrays("maxima", key, compute)
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    settings = cfg.landscape
+    attack = build(settings.attack)
+    split = test_images(cfg)[0].take(settings.examples)
+    paths, ends, geometry = {}, {}, []
+    for subject in subjects(cfg, [settings.model], settings.trainings):
+        training = subject.training["training"]
+        paths[training] = measure_trajectories(subject, split, attack, settings.starts, cfg.seed)[1]["losses"]
+        result, arrays = measure_maxima(subject, split, attack, settings.histogram_starts, cfg.batch_size, cfg.seed)
+        ends[training] = arrays["losses"]
+        geometry.append(result)
+    if not paths:
+        return
+    folder = report_folder(cfg)
+    table = geometry_table(geometry, dataset=cfg.dataset.name)
+    written = [
+        *figures.write(figures.loss_trajectories(paths, cfg.dataset.name), folder / "figures", "loss_trajectories"),
+        *figures.write(figures.loss_histograms(ends, cfg.dataset.name), folder / "figures", "loss_histograms"),
+        *table.write(folder / "tables", "maxima"),
+    ]
+    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, written)))
+
+
+if __name__ == "__main__":
+    main()

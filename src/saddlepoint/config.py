@@ -1,0 +1,170 @@
+"""From a Hydra configuration to objects, directories and checkpoints. Only this file and cli.py know Hydra."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import torch
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from saddlepoint.data import Split, load
+from saddlepoint.errors import InputError
+from saddlepoint.evaluation.subject import Subject
+from saddlepoint.results import write_atomically
+from saddlepoint.runtime import Runtime
+from saddlepoint.training.checkpoint import RunDirectory, read_weights
+
+log = logging.getLogger(__name__)
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+# What a run is called and where it lies is not part of what it is; these keys do not define it.
+ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime")
+# Overrides of exactly these groups and keys already show in a run directory's name, or do not matter to it.
+NAMED = (*ELSEWHERE, "dataset", "model", "training", "recipe", "seed", "models", "trainings", "seeds", "evaluation",
+         "checkpoint", "examples", "batch_size", "experiment", "hydra")  # fmt: skip
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def build(config: Any, *, allow: str | None = None, **extra: Any) -> Any:
+    """The object that a config's `_target_` describes; errors of its arguments come out as themselves.
+
+    `allow` names the module that every `_target_` must lie in: for configs that came with somebody's files.
+    """
+    if allow is not None:
+        for target in _targets(OmegaConf.to_container(config, resolve=True)):
+            if not target.startswith(f"{allow}."):
+                raise InputError(f"the stored config wants to build {target}; only classes of {allow} may be built")
+    try:
+        return hydra.utils.instantiate(config, **extra, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__cause__
+        raise InputError(one_line(error)) from error
+
+
+def _targets(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [target for each in node for target in _targets(each)]
+    if isinstance(node, dict):
+        own = [str(node["_target_"])] if "_target_" in node else []
+        return own + [target for each in node.values() for target in _targets(each)]
+    return []
+
+
+def definition(cfg: DictConfig) -> dict[str, Any]:
+    """What defines a training run, as plain values with every reference resolved."""
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items() if key not in ELSEWHERE}
+
+
+def run_directory(cfg: DictConfig, model: str, training: str, seed: int) -> RunDirectory:
+    """<output_dir>/<dataset>/<model>-<training>/seed<seed>: the same for train.py and every script.
+
+    The short recipe adds -fast, and an override of a value (threat.eps=0.2) adds itself, so that a variation
+    never meets the run it varies.
+    """
+    overrides = (override.lstrip("+~") for override in HydraConfig.get().overrides.task)
+    telling = sorted(override for override in overrides if not _says_nothing(override.split("=")[0]))
+    variation = "".join("," + re.sub(r"[^\w.=-]+", "_", override) for override in telling)
+    name = f"{model}-{training}{cfg.recipe.suffix}{variation}"
+    return RunDirectory(Path(cfg.output_dir) / cfg.dataset.name / name / f"seed{seed}")
+
+
+def report_folder(cfg: DictConfig) -> Path:
+    """<output_dir>/<dataset>/report, or report-fast for the short recipe: tables/ and figures/ go there."""
+    return Path(cfg.output_dir) / cfg.dataset.name / f"report{cfg.recipe.suffix}"
+
+
+def _says_nothing(key: str) -> bool:
+    return key in NAMED or key.split(".")[0] in ELSEWHERE
+
+
+def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> None:
+    """Make the directory this run's. Raises InputError if it holds a run of another configuration."""
+    if overwrite:
+        for path in (directory.summary, directory.state, directory.config):  # the summary first: it means finished
+            path.unlink(missing_ok=True)
+    if directory.config.exists():
+        try:
+            stored = yaml.safe_load(directory.config.read_text())
+        except yaml.YAMLError:
+            raise InputError(f"{directory.config} is damaged; overwrite=true starts the run again") from None
+        if stored != defined:
+            raise InputError(
+                f"{directory.path} holds another configuration ({_difference(stored, defined)}); "
+                "choose another output_dir, or overwrite=true to start it again"
+            )
+    else:
+        write_atomically(directory.config, yaml.safe_dump(defined, sort_keys=False).encode())
+
+
+def _difference(stored: Any, wanted: Any, name: str = "") -> str:
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for key in [*wanted, *stored]:
+            if stored.get(key) != wanted.get(key):
+                return _difference(stored.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+    return f"{name or 'config'} is {stored} there and {wanted} here"
+
+
+def load_network(directory: RunDirectory, checkpoint: str, device: torch.device) -> nn.Module:
+    """A run's network with its weights, in eval mode."""
+    if not directory.config.exists():
+        raise InputError(f"no run at {directory.path}; train it first with train.py")
+    config = OmegaConf.create(yaml.safe_load(directory.config.read_text()))
+    if not isinstance(config, DictConfig) or "network" not in config.get("dataset", {}):
+        raise InputError(f"{directory.config} is no run's config")
+    model = build(config.dataset.network, allow="saddlepoint.models").to(device).eval()
+    metadata = read_weights(directory.weights(checkpoint), model)
+    if metadata.get("dataset", config.dataset.name) != config.dataset.name:
+        raise InputError(
+            f"{directory.weights(checkpoint)} was trained on {metadata['dataset']}, not {config.dataset.name}"
+        )
+    return model
+
+
+def subjects(cfg: DictConfig, models: Sequence[str], trainings: Sequence[str]) -> Iterator[Subject]:
+    """Every finished run of these models and trainings in the configured seeds; says which are missing."""
+    runtime: Runtime = build(cfg.runtime)
+    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task])
+    for training in trainings:
+        for model in models:
+            for seed in range(cfg.seeds):
+                directory = run_directory(cfg, model, training, seed)
+                if not directory.finished:
+                    log.warning("not trained yet: %s", directory.path)
+                    continue
+
+                def load(directory: RunDirectory = directory) -> nn.Module:
+                    return load_network(directory, cfg.checkpoint, runtime.torch_device)
+
+                yield Subject(directory, cfg.checkpoint, load, runtime, command)
+
+
+def test_images(cfg: DictConfig) -> tuple[Split, int]:
+    """The first `examples` test images (all for null) on the device, and how many there are in all."""
+    runtime: Runtime = build(cfg.runtime)
+    test = _load_data(cfg.dataset.data.name, cfg.dataset.data.root, cfg.dataset.data.held_out).test
+    if cfg.examples is not None and not 1 <= cfg.examples <= len(test):
+        raise InputError(f"examples={cfg.examples}; expected between 1 and the {len(test)} test images")
+    return test.take(cfg.examples).to(runtime.torch_device), len(test)
+
+
+_load_data = cache(load)

@@ -1,0 +1,225 @@
+"""The data sets, as tensors on the device: a batch is an index, never a worker process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saddlepoint.errors import InputError
+
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images as integers 0..`pixel_max`, (n, c, h, w) uint8, and labels, (n,) int64."""
+
+    pixels: Tensor
+    labels: Tensor
+    pixel_max: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, index: Tensor | slice) -> Tensor:
+        """The chosen images as float32 in [0, 1]."""
+        return self.pixels[index].float() / self.pixel_max
+
+    def take(self, count: int | None) -> Split:
+        """The first `count` examples; all for None."""
+        return Split(self.pixels[:count], self.labels[:count], self.pixel_max)
+
+    def to(self, device: torch.device) -> Split:
+        return Split(self.pixels.to(device), self.labels.to(device), self.pixel_max)
+
+    def batches(self, size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(index of the first example, images, labels) in order."""
+        for start in range(0, len(self), size):
+            chosen = slice(start, start + size)
+            yield start, self.images(chosen), self.labels[chosen]
+
+
+@dataclass(frozen=True)
+class Data:
+    """One data set. `validation` is the part of the training set held out for choosing the best checkpoint."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+    def to(self, device: torch.device) -> Data:
+        return Data(self.train.to(device), self.validation.to(device), self.test.to(device))
+
+
+def load(name: str, root: str | Path, held_out: int) -> Data:
+    """`name` is digits, mnist or cifar10; the first `held_out` training images are set aside.
+
+    mnist and cifar10 are read where they lie under `root` in torchvision's layout, else downloaded. Raises
+    InputError if they cannot be had, or are not byte for byte the published files.
+    """
+    loaders = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}
+    if name not in loaders:
+        raise InputError(f"unknown dataset {name!r}; choose {', '.join(loaders)}")
+    (pixels, labels), (test_pixels, test_labels), pixel_max = loaders[name](Path(root))
+    if not 0 < held_out < len(labels):
+        raise InputError(f"dataset.held_out={held_out}; expected between 1 and {len(labels) - 1}")
+
+    def split(images: np.ndarray, classes: np.ndarray) -> Split:
+        return Split(torch.from_numpy(images.copy()), torch.from_numpy(classes.astype(np.int64)), pixel_max)
+
+    return Data(
+        train=split(pixels[held_out:], labels[held_out:]),
+        validation=split(pixels[:held_out], labels[:held_out]),
+        test=split(test_pixels, test_labels),
+    )
+
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def _digits(root: Path) -> tuple[Arrays, Arrays, int]:
+    """1,797 handwritten digits, 8x8 with 17 grey levels, shuffled once and for all; 500 of them are the test set."""
+    from sklearn.datasets import load_digits  # 2 s that the other data sets need not pay
+
+    bunch: Any = load_digits()
+    # RandomState's stream is frozen by numpy's policy: the same split everywhere, always.
+    order = np.random.RandomState(0).permutation(len(bunch.target))
+    pixels = bunch.images[order, None].astype(np.uint8)
+    labels = bunch.target[order]
+    return (pixels[500:], labels[500:]), (pixels[:500], labels[:500]), 16
+
+
+def _mnist(root: Path) -> tuple[Arrays, Arrays, int]:
+    from torchvision.datasets import MNIST
+
+    def read(train: bool, download: bool) -> Arrays:
+        part = MNIST(str(root), train=train, download=download)
+        return part.data.numpy()[:, None], part.targets.numpy()
+
+    raw = root / "MNIST" / "raw"
+    if not all((raw / name).exists() for name in MNIST_MD5):
+        _fetch("mnist", raw, lambda: read(train=True, download=True))
+    for name, expected in MNIST_MD5.items():
+        if hashlib.md5((raw / name).read_bytes()).hexdigest() != expected:
+            raise InputError(
+                f"{raw / name} is not the published file (wrong md5); delete it to have it downloaded again"
+            )
+    return read(True, False), read(False, False), 255
+
+
+def _cifar10(root: Path) -> tuple[Arrays, Arrays, int]:
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    folder = root / CIFAR10.base_folder
+    files = [*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]]
+    if not all((folder / name).exists() for name, _ in files):
+        _fetch("cifar10", folder, lambda: CIFAR10(str(root), download=True))
+    for name, expected in files:
+        if not check_integrity(str(folder / name), expected):
+            raise InputError(
+                f"{folder / name} is not the published file (wrong md5); delete it to have it downloaded again"
+            )
+
+    def read(train: bool) -> Arrays:
+        part = CIFAR10(str(root), train=train)
+        return part.data.transpose(0, 3, 1, 2), np.asarray(part.targets)
+
+    return read(True), read(False), 255
+
+
+def _fetch(name: str, folder: Path, download: Any) -> None:
+    """Run torchvision's download; its many ways to fail become one line."""
+    try:
+        download()
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{name} is not under {folder} and cannot be downloaded ({reason}); "
+            f"put its files there, or use dataset=digits, which needs none"
+        ) from None
+
+
+class CropFlip:
+    """Zero-pad, crop back at random and flip half of the images: the paper's CIFAR10 augmentation (2 pixels a side).
+
+    Works on a batch (n, c, h, w) where it lies, with the given generator.
+    """
+
+    def __init__(self, padding: int = 2, flip: bool = True) -> None:
+        self.padding, self.flip = padding, flip
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        count, _, height, width = x.shape
+        padded = F.pad(x, (self.padding,) * 4)
+
+        def offsets(size: int) -> Tensor:
+            start = torch.randint(2 * self.padding + 1, (count, 1), generator=generator, device=x.device)
+            return start + torch.arange(size, device=x.device)
+
+        rows, columns = offsets(height), offsets(width)
+        if self.flip:
+            flipped = torch.rand(count, 1, generator=generator, device=x.device) < 0.5
+            columns = torch.where(flipped, columns.flip(1), columns)
+        examples = torch.arange(count, device=x.device)[:, None, None]
+        # Index (n, h, w) in front of the channels gives (n, h, w, c).
+        return padded[examples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+class Batches:
+    """Endless shuffled minibatches of a split; every epoch is a fresh permutation, a last short batch is dropped.
+
+    `state_dict` and the generators' own states make the stream resumable at any batch.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        size: int,
+        order: torch.Generator,
+        augmentation: CropFlip | None = None,
+        augment: torch.Generator | None = None,
+    ) -> None:
+        if not 1 <= size <= len(split):
+            raise InputError(f"recipe.batch_size={size}; expected between 1 and the {len(split)} training images")
+        self.split, self.size, self.order = split, size, order
+        self.augmentation, self.augment = augmentation, augment
+        self.permutation = torch.empty(0, dtype=torch.int64)
+        self.position = 0
+
+    @property
+    def per_epoch(self) -> int:
+        return len(self.split) // self.size
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """Images in [0, 1], (size, c, h, w), and labels, (size,)."""
+        if self.position + self.size > len(self.permutation):
+            self.permutation = torch.randperm(len(self.split), generator=self.order, device=self.order.device)
+            self.position = 0
+        index = self.permutation[self.position : self.position + self.size]
+        self.position += self.size
+        x = self.split.images(index)
+        if self.augmentation is not None:
+            assert self.augment is not None
+            x = self.augmentation(x, self.augment)
+        return x, self.split.labels[index]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"permutation": self.permutation, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.permutation = state["permutation"].to(self.order.device)
+        self.position = state["position"]

@@ -1,0 +1,115 @@
+"""A checkpoint under measurement: loaded only if something has to be measured, and named in every result."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from saddlepoint.attacks import PGD
+from saddlepoint.data import Split
+from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.results import Result, interval, measured, pack, read_arrays, sha256, write_arrays
+from saddlepoint.runtime import Runtime, provenance
+from saddlepoint.training.checkpoint import RunDirectory
+
+log = logging.getLogger(__name__)
+
+
+class Subject:
+    """One checkpoint of a run.
+
+    Args:
+        load: makes the network with the checkpoint's weights.
+        checkpoint: "last" or "best".
+    """
+
+    def __init__(
+        self, directory: RunDirectory, checkpoint: str, load: Callable[[], nn.Module], runtime: Runtime, command: str
+    ) -> None:
+        self.directory, self.checkpoint, self.runtime, self.command = directory, checkpoint, runtime, command
+        self._load = load
+        self.training = directory.read_summary()
+
+    @cached_property
+    def model(self) -> nn.Module:
+        return self._load()
+
+    @cached_property
+    def checkpoint_sha256(self) -> str:
+        return sha256(self.directory.weights(self.checkpoint))
+
+    @property
+    def label(self) -> str:
+        """For people: which network this is."""
+        return f"{self.directory.path.parent.name} {self.directory.path.name}"
+
+    def measure(self, name: str, key: Mapping[str, Any], compute: Callable[[], Result]) -> Result:
+        """`compute`'s result with all it depends on, from its file where that is still true."""
+
+        def timed() -> Result:
+            log.info("measuring %s of %s", name, self.label)
+            started = time.monotonic()
+            result = compute()
+            return {
+                **result,
+                "seconds": round(time.monotonic() - started, 2),
+                "run": {key: self.training[key] for key in ("dataset", "model", "training", "recipe", "seed")},
+                "train_loss": self.training["train_loss"],
+                "command": self.command,
+                "provenance": provenance(self.runtime),
+            }
+
+        path = self.directory.results / f"{self.checkpoint}-{name}.json"
+        full_key = {
+            "measurement": name,
+            "checkpoint": self.checkpoint,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            **key,
+        }
+        return measured(path, full_key, timed)
+
+    def measure_arrays(
+        self, name: str, key: Mapping[str, Any], compute: Callable[[], tuple[Result, dict[str, np.ndarray]]]
+    ) -> tuple[Result, dict[str, np.ndarray]]:
+        """As `measure`, for a measurement whose arrays are kept in an .npz beside the JSON."""
+        path = self.directory.results / f"{self.checkpoint}-{name}.npz"
+        if not path.exists():
+            path.with_suffix(".json").unlink(missing_ok=True)
+
+        def both() -> Result:
+            result, arrays = compute()
+            write_arrays(path, arrays)  # before the JSON, which vouches for it
+            return {**result, "arrays": path.name}
+
+        return self.measure(name, key, both), read_arrays(path)
+
+    def accuracy(
+        self, name: str, attack: PGD | None, split: Split, total: int, *, batch_size: int, seed: int
+    ) -> Result:
+        """Accuracy on a test split of `total` images, or the part of it given, under one attack."""
+
+        def compute() -> Result:
+            bar = f"{name}, {self.label}"
+            outcome = evaluate(self.model, split, attack, batch_size=batch_size, seed=seed, progress=bar)
+            low, high = interval(int(outcome.correct.sum()), len(split))
+            return {
+                "accuracy": outcome.accuracy,
+                "interval": [low, high],
+                "correct": pack(outcome.correct),
+                "loss": outcome.loss,
+            }
+
+        key = {
+            "attack": attack.describe() if attack else None,
+            "examples": len(split),
+            "of": total,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+        return self.measure(name, key, compute)

@@ -1,0 +1,89 @@
+"""Figures from arrays. Every function returns a matplotlib figure; `write` makes the pdf and the png of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+# The paper's colours, by training method: blue for natural, red for adversarial.
+COLOURS = {"standard": "#2a6fbb", "fgsm": "#8a8a8a", "pgd": "#c8352c"}
+TITLES = {"standard": "standard training", "fgsm": "FGSM training", "pgd": "PGD training"}
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "figure.dpi": 150,
+    "savefig.bbox": "tight",
+    "pdf.fonttype": 42,
+}
+
+
+def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Figure:
+    """Figure 1: loss against PGD iteration. `losses`: training method -> (examples, starts, steps + 1).
+
+    One row of panels for each network, one column for each test image, as in the paper each with its own scale.
+    """
+    examples = next(iter(losses.values())).shape[0]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(losses), examples, figsize=(1.9 * examples, 1.9 * len(losses)), squeeze=False, sharex=True
+        )
+        for row, (training, paths) in zip(axes, losses.items(), strict=True):
+            for example, axis in enumerate(row):
+                axis.plot(paths[example].T, color=COLOURS[training], alpha=0.45, linewidth=0.8)
+                axis.set_ylim(bottom=0)
+                axis.set_xlim(0, paths.shape[2] - 1)
+            row[0].set_ylabel(f"{TITLES[training]}\nloss")
+        for example in range(examples):
+            axes[0, example].set_title(f"test image {example}")
+            axes[-1, example].set_xlabel("PGD iteration")
+        starts = next(iter(losses.values())).shape[1]
+        figure.suptitle(f"{dataset}: loss along PGD from {starts} random starts", y=1.0)
+        figure.tight_layout()
+    return figure
+
+
+def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Figure:
+    """Figure 2: where PGD ends. `losses`: training method -> (examples, starts). Logarithmic frequency."""
+    examples, starts = next(iter(losses.values())).shape
+    top = max(float(values.max()) for values in losses.values())
+    bins = np.linspace(0, max(top, 1e-6) * 1.02, 61)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, examples, figsize=(1.9 * examples, 2.2), squeeze=False, sharex=True, sharey=True)
+        for example, axis in enumerate(axes[0]):
+            for training, values in losses.items():
+                axis.hist(
+                    values[example],
+                    bins=bins,
+                    color=COLOURS[training],
+                    alpha=0.8,
+                    log=True,
+                    label=TITLES[training] if example == 0 else None,
+                )
+            axis.set_title(f"test image {example}")
+            axis.set_xlabel("loss")
+            axis.set_ylim(bottom=0.8)
+        axes[0, 0].set_ylabel("frequency (log)")
+        figure.suptitle(f"{dataset}: loss at the end of PGD from {starts:,} random starts", y=1.08)
+        figure.legend(loc="upper center", bbox_to_anchor=(0.5, 1.02), ncols=len(losses), frameon=False)
+        figure.tight_layout()
+    return figure
+
+
+def write(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """<name>.pdf and <name>.png; the same figure gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    figure.savefig(paths[0], metadata={"CreationDate": None})
+    figure.savefig(paths[1], metadata={"Software": None})
+    plt.close(figure)
+    return paths

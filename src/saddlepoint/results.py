@@ -1,0 +1,119 @@
+"""Results as files: one JSON for each (checkpoint, measurement), arrays in an .npz beside it. No torch here.
+
+A result holds what was measured and everything it depends on. `key` is that dependence: a measurement is
+repeated only when the key has changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saddlepoint.errors import InputError
+
+Result = dict[str, Any]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The whole content or nothing: to a new file, flushed to the disk, and renamed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror}); mend that, or choose another place with output_dir=..."
+        ) from None
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows with the same keys, which become the header."""
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
+    write_atomically(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises InputError if the file is missing or is not JSON."""
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror})") from None
+    except ValueError:
+        raise InputError(f"{path} is not valid JSON; delete it to have it made again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} does not hold a result; delete it to have it made again")
+    return value
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def measured(path: Path, key: Mapping[str, Any], measure: Callable[[], Result]) -> Result:
+    """The result at `path` if it answers this key, else measure it and write it there."""
+    key = json.loads(json.dumps(key))  # as it will be read back
+    if path.exists():
+        result = read_json(path)
+        if result.get("key") == key:
+            return result
+    result = {"key": key, **measure()}
+    write_json(path, result)
+    return result
+
+
+def pack(outcomes: np.ndarray) -> str:
+    """Booleans (n,) as hexadecimal digits, eight to a byte."""
+    return np.packbits(outcomes.astype(bool)).tobytes().hex()
+
+
+def unpack(digits: str, count: int) -> np.ndarray:
+    """The booleans (count,) that `pack` wrote."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8), count=count).astype(bool)
+
+
+def interval(correct: int, count: int) -> tuple[float, float]:
+    """Wilson's 95% confidence interval for a proportion."""
+    if count < 1:
+        raise ValueError("no interval from no examples")
+    z, share = 1.959964, correct / count
+    centre = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)

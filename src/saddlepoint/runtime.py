@@ -1,0 +1,123 @@
+"""Where and how things run: device, precision, seeds, provenance."""
+
+from __future__ import annotations
+
+import platform
+import random
+import subprocess
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from saddlepoint.errors import InputError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for each purpose ("init", "order", "augment", "attack", ...), all from one seed."""
+    # Python's seeding from a string is a hash of it, the same on every platform and version.
+    return torch.Generator(device).manual_seed(random.Random(f"{seed}/{purpose}").getrandbits(63))
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic is in the hardware, and so faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and "avx512_bf16" in cpu_flags()
+
+
+def cpu_flags() -> set[str]:
+    """The processor's instruction sets, where the operating system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()}
+
+
+@dataclass
+class Runtime:
+    """The device and how to use it.
+
+    Args:
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+        precision: of the training's forward passes: "auto" (what the recipe asks for, where the hardware has
+            it), "float32" or "bfloat16". Measurements are always float32.
+        threads: CPU threads; None leaves the choice to torch.
+        deterministic: refuse operations whose result may change from run to run.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", *PRECISIONS):
+            raise InputError(f"runtime.precision={self.precision}; choose auto, {' or '.join(PRECISIONS)}")
+        if self.device == "auto":
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.torch_device = torch.device(self.device)
+        except RuntimeError:
+            raise InputError(f"runtime.device={self.device} is no device; choose auto, cpu or cuda") from None
+        if self.torch_device.type == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                f"runtime.device={self.device}, but no GPU is visible here; use runtime.device=cpu or auto"
+            )
+        if self.threads is not None:
+            if self.threads < 1:
+                raise InputError(f"runtime.threads={self.threads}; expected at least 1")
+            torch.set_num_threads(self.threads)
+        if self.deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
+
+    def training_dtype(self, recipe_precision: str) -> torch.dtype:
+        """What the training's forward passes run in. Raises InputError if bfloat16 is demanded and slow here."""
+        if self.precision == "bfloat16" and not has_fast_bfloat16(self.torch_device):
+            raise InputError(
+                f"runtime.precision=bfloat16, but this {self.torch_device.type} has no bfloat16 arithmetic"
+            )
+        wanted = recipe_precision if self.precision == "auto" else self.precision
+        if wanted == "bfloat16" and has_fast_bfloat16(self.torch_device):
+            return torch.bfloat16
+        return torch.float32
+
+    def autocast(self, dtype: torch.dtype) -> AbstractContextManager[object]:
+        """Forward passes inside run in `dtype`; weights, images and steps stay float32."""
+        return torch.autocast(self.torch_device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def describe(self) -> str:
+        """The device in words."""
+        if self.torch_device.type == "cuda":
+            return torch.cuda.get_device_name(self.torch_device)
+        return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+
+
+def provenance(runtime: Runtime) -> dict[str, str]:
+    """Code version, library versions and device, as kept in every result."""
+    return {
+        "saddlepoint": version("saddlepoint"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": runtime.describe(),
+    }
+
+
+def _commit() -> str:
+    """The git commit of this code, with "+" where it was edited since; "unknown" outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

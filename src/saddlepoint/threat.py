@@ -1,0 +1,146 @@
+"""The threat model: the set S of allowed perturbations (Section 2). The only file that knows a norm."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from saddlepoint.errors import InputError
+
+
+def parse_number(value: float | str, name: str) -> float:
+    """`value` as a float; a string may be a fraction such as "8/255". Raises InputError naming `name`."""
+    try:
+        number = float(Fraction(value)) if isinstance(value, str) else float(value)
+    except (ValueError, TypeError, ZeroDivisionError):
+        raise InputError(f"{name}={value} is not a number; write it like 0.3 or 8/255") from None
+    if not math.isfinite(number):
+        raise InputError(f"{name}={value} is not finite")
+    return number
+
+
+def _per_example(values: Tensor, x: Tensor) -> Tensor:
+    """Shape (n,) -> (n, 1, 1, ...), to broadcast against x."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class Norm(Protocol):
+    """Geometry of the ball {x + delta : ||delta|| <= eps}, before the pixel range is applied."""
+
+    @staticmethod
+    def size(delta: Tensor) -> Tensor: ...
+    @staticmethod
+    def random(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor: ...
+    @staticmethod
+    def ascend(x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor: ...
+    @staticmethod
+    def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor: ...
+
+
+class Linf:
+    @staticmethod
+    def size(delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().amax(1)
+
+    @staticmethod
+    def random(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+        return x + torch.empty_like(x).uniform_(-eps, eps, generator=generator)
+
+    @staticmethod
+    def ascend(x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+        return x_adv.add(grad.sign(), alpha=step_size)
+
+    @staticmethod
+    def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+        return torch.clamp(x_adv, x - eps, x + eps)
+
+
+class L2:
+    @staticmethod
+    def size(delta: Tensor) -> Tensor:
+        return delta.flatten(1).norm(dim=1)
+
+    @staticmethod
+    def random(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+        direction = torch.empty_like(x).normal_(generator=generator)
+        radius = torch.empty(len(x), device=x.device).uniform_(generator=generator)
+        radius = eps * radius ** (1 / x[0].numel())  # uniform in volume, not in radius
+        return x + direction * _per_example(radius / L2.size(direction), x)
+
+    @staticmethod
+    def ascend(x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+        length = L2.size(grad).clamp_min(torch.finfo(grad.dtype).tiny)
+        return x_adv + grad * _per_example(step_size / length, x_adv)
+
+    @staticmethod
+    def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+        delta = x_adv - x
+        length = L2.size(delta).clamp_min(torch.finfo(delta.dtype).tiny)
+        return x + delta * _per_example((eps / length).clamp_max(1), x)
+
+
+NORMS: dict[str, type[Norm]] = {"linf": Linf, "l2": L2}
+
+
+class Threat:
+    """All images within `eps` of x in the given norm, and within `bounds`.
+
+    Args:
+        norm: "linf" or "l2".
+        eps: radius in the units of the images, a number or a fraction such as "8/255". At least 0, and
+            for linf at most the pixel range.
+        bounds: smallest and largest pixel value.
+
+    Images are (n, ...) tensors; every method returns a tensor of their shape unless it says otherwise.
+    """
+
+    def __init__(self, norm: str, eps: float | str, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
+        if norm not in NORMS:
+            raise InputError(f"unknown norm {norm!r}; choose {' or '.join(NORMS)}")
+        low, high = (float(bound) for bound in bounds)
+        if not low < high:
+            raise InputError(f"threat.bounds=({low}, {high}) is empty; expected low < high")
+        self.norm, self.bounds = norm, (low, high)
+        self.eps = parse_number(eps, "threat.eps")
+        self.eps_as_written = str(eps)
+        if self.eps < 0:
+            raise InputError(f"threat.eps={eps} is negative; expected a radius of at least 0")
+        if norm == "linf" and self.eps > high - low:
+            raise InputError(
+                f"threat.eps={eps} is above the pixel range {high - low:g}; images are in [{low:g}, {high:g}]"
+            )
+        self._norm = NORMS[norm]
+
+    def __repr__(self) -> str:
+        return f"Threat({self.norm}, eps={self.eps_as_written}, bounds={self.bounds})"
+
+    def scaled(self, factor: float) -> Threat:
+        """The same threat with eps times `factor`."""
+        return self if factor == 1 else Threat(self.norm, self.eps * factor, self.bounds)
+
+    def random_point(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A point drawn uniformly from the ball around each image, clipped to the bounds."""
+        return self._norm.random(x, self.eps, generator).clamp_(*self.bounds)
+
+    def step(self, x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+        """Steepest ascent by `step_size` in this norm; not yet projected."""
+        return self._norm.ascend(x_adv, grad, step_size)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Back into the ball around x, then into the bounds (which never leaves the ball, as x is inside them)."""
+        return self._norm.project(x_adv, x, self.eps).clamp_(*self.bounds)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Length of each perturbation in this norm, shape (n,)."""
+        return self._norm.size(x_adv - x)
+
+    def contains(self, x_adv: Tensor, x: Tensor, tolerance: float = 1e-5) -> Tensor:
+        """Whether each example is finite, in the ball and in the bounds up to rounding: bool, shape (n,)."""
+        low, high = self.bounds
+        flat = x_adv.flatten(1)
+        in_bounds = (flat.amin(1) >= low) & (flat.amax(1) <= high)  # a NaN compares false
+        return in_bounds & (self.distance(x_adv, x) <= self.eps + tolerance)

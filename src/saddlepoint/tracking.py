@@ -1,0 +1,129 @@
+"""Where a run's numbers go while it runs. history.csv is always written; this adds Weights & Biases.
+
+The only file that imports wandb. Whatever goes wrong there is said once and never stops the training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    def start(self, directory: Path, config: dict[str, Any]) -> None: ...
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def images(self, step: int, name: str, images: np.ndarray, captions: list[str]) -> None: ...
+    def table(self, name: str, rows: list[dict[str, Any]]) -> None: ...
+    def finish(self, summary: Mapping[str, Any]) -> None: ...
+
+
+class Quiet:
+    """No tracker: history.csv holds the numbers."""
+
+    def start(self, directory: Path, config: dict[str, Any]) -> None: ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def images(self, step: int, name: str, images: np.ndarray, captions: list[str]) -> None: ...
+
+    def table(self, name: str, rows: list[dict[str, Any]]) -> None: ...
+
+    def finish(self, summary: Mapping[str, Any]) -> None: ...
+
+
+class Wandb(Quiet):
+    """Weights & Biases: online when a key is configured, otherwise offline (see `wandb leet`, `wandb sync`).
+
+    Args:
+        project: W&B project.
+        mode: "auto", "online", "offline" or "disabled". WANDB_MODE in the environment wins over "auto".
+    """
+
+    def __init__(self, project: str = "saddlepoint", mode: str = "auto") -> None:
+        self.project, self.mode, self.run = project, mode, None
+
+    def start(self, directory: Path, config: dict[str, Any]) -> None:
+        """Group, job type and tags make a dashboard fall into data set, model and training by itself."""
+
+        def begin() -> Any:
+            import wandb
+
+            names = {key: config[key]["name"] for key in ("dataset", "model", "training", "recipe")}
+            run = wandb.init(
+                project=self.project,
+                dir=directory,
+                mode=self._decide(),
+                # The same directory is the same W&B run, so that a resumed training continues it.
+                id=hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16],
+                resume="allow",
+                name=f"{directory.parent.name}-s{config['seed']}",
+                group=f"{names['dataset']}/{directory.parent.name}",
+                job_type="train",
+                tags=list(names.values()),
+                config=config,
+                settings=wandb.Settings(silent=True, init_timeout=60),
+            )
+            run.define_metric("*", step_metric="step")
+            return run
+
+        self.run = self._try(begin)
+
+    def _decide(self) -> Any:  # a str; wandb names the choices if it is another
+        """Before wandb.init: falling back to offline after a failed online start would wait for its time-out."""
+        if self.mode != "auto":
+            return self.mode
+        if "WANDB_MODE" in os.environ:
+            return os.environ["WANDB_MODE"]
+        import wandb
+
+        return "online" if wandb.api.api_key else "offline"
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._with_run(lambda run: run.log({"step": step, **metrics}))
+
+    def images(self, step: int, name: str, images: np.ndarray, captions: list[str]) -> None:
+        """`images`: (n, h, w, c) in [0, 1]."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            pixels = (255 * images).round().astype(np.uint8)
+            pixels = pixels.squeeze(3) if pixels.shape[3] == 1 else pixels
+            run.log({"step": step, name: [wandb.Image(p, caption=c) for p, c in zip(pixels, captions, strict=True)]})
+
+        self._with_run(send)
+
+    def table(self, name: str, rows: list[dict[str, Any]]) -> None:
+        def send(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])})
+
+        self._with_run(send)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        def end(run: Any) -> None:
+            run.summary.update(dict(summary))
+            run.finish()
+
+        self._with_run(end)
+
+    def _with_run(self, action: Callable[[Any], None]) -> None:
+        if self.run is not None:
+            self._try(lambda: action(self.run))
+
+    def _try(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001 (whatever it is, the training goes on)
+            log.warning("W&B is off from here on (%s: %s); history.csv stays complete", type(error).__name__, error)
+            self.run = None
+            return None

@@ -1,0 +1,107 @@
+"""The run directory: what a training leaves on disk, and how it goes on from there.
+
+config.yaml        what defines the run (written by the entry point)
+history.csv        one row for each evaluation on the held-out images
+state.pt           everything needed to go on, bit for bit; removed when the run has finished
+last.safetensors   the weights after the last step
+best.safetensors   the weights that did best on the held-out images
+training.json      the summary; its presence means finished
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from saddlepoint.errors import InputError
+from saddlepoint.results import read_json, write_atomically, write_csv, write_json
+
+
+class RunDirectory:
+    """Paths and atomic reads and writes of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.history = self.path / "history.csv"
+        self.state = self.path / "state.pt"
+        self.summary = self.path / "training.json"
+        self.results = self.path / "results"
+
+    def weights(self, checkpoint: str) -> Path:
+        """`checkpoint` is "last" or "best"."""
+        return self.path / f"{checkpoint}.safetensors"
+
+    @property
+    def finished(self) -> bool:
+        return self.summary.exists()
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.state, buffer.getvalue())
+
+    def read_state(self, device: torch.device) -> dict[str, Any] | None:
+        """The state to go on from; None if there is none. Raises InputError if it cannot be read."""
+        if not self.state.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.state, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+            raise InputError(
+                f"{self.state} is damaged; delete it to train from the start, or restore it from a copy"
+            ) from None
+        return state
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        write_csv(self.history, rows)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        write_json(self.summary, summary)
+        self.state.unlink(missing_ok=True)
+
+    def read_summary(self) -> dict[str, Any]:
+        return read_json(self.summary)
+
+
+def write_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
+    """The state dict as safetensors, contiguous and on the CPU."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(path, save(tensors, metadata))
+
+
+def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
+    """Load into `model` and return the metadata.
+
+    Raises InputError if the file is missing, damaged or of another network. Names and shapes are compared
+    before any tensor is read; files in a reduced precision are widened to the model's types.
+    """
+    if not path.exists():
+        raise InputError(f"no checkpoint at {path}; train it first, or see what there is with ls {path.parent}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+            found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
+            if found != expected:
+                raise InputError(f"{path} holds another network: {_first_difference(found, expected)}")
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in found}
+            metadata: dict[str, str] = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or no safetensors file ({str(error).splitlines()[0]})") from None
+    model.load_state_dict(tensors)
+    return metadata
+
+
+def _first_difference(found: dict[str, list[int]], expected: dict[str, list[int]]) -> str:
+    for name in [*expected, *found]:
+        if found.get(name) != expected.get(name):
+            there, here = found.get(name, "absent"), expected.get(name, "absent")
+            return f"{name} is {there} in the file and {here} in the configured model"
+    return "no difference"

@@ -1,0 +1,61 @@
+"""What training minimises: (model, x, y, ...) -> per-example losses and the logits they came from.
+
+The saddle point problem (Equation 2.1) is min over weights of E[max over the threat of L]. An objective
+makes the examples and returns L on them; the loop around it is the same for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from saddlepoint.attacks import PGD
+from saddlepoint.errors import InputError
+from saddlepoint.losses import CrossEntropy
+
+
+class Objective(Protocol):
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """Losses (n,) and logits (n, classes). `progress` runs from 0 to 1 over the training."""
+        ...
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Cross-entropy on the natural examples."""
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        logits = model(x)
+        return CrossEntropy()(logits.float(), y), logits
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Cross-entropy on adversarial examples made anew for every minibatch, and on nothing else (Section 2.2).
+
+    Args:
+        attack: solves the inner maximisation; PGD is the paper's method, one full step its FGSM baseline.
+        warmup: the part of the training, 0 to 1, over which eps and step size grow linearly to full size.
+            0 in the paper; short schedules need it where eps is large.
+    """
+
+    attack: PGD
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"recipe.warmup={self.warmup}; expected at least 0 and below 1")
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        attack = self.attack.scaled(1.0 if progress >= self.warmup else progress / self.warmup)
+        logits = model(attack.craft(model, x, y, generator))
+        return CrossEntropy()(logits.float(), y), logits

@@ -1,0 +1,39 @@
+"""Learning rates as pure functions of progress (0 to 1): nothing to save, nothing to resume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The peak rate throughout (the paper's MNIST)."""
+
+    peak: float
+
+    def __call__(self, progress: float) -> float:
+        return self.peak
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The peak rate times `factor` after each of `at` (the paper's CIFAR10: 0.1 after 1/2 and after 3/4)."""
+
+    peak: float
+    at: tuple[float, ...]
+    factor: float = 0.1
+
+    def __call__(self, progress: float) -> float:
+        return self.peak * self.factor ** sum(progress >= point for point in self.at)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Linearly from 0 up to the peak at `rise`, and linearly down to 0."""
+
+    peak: float
+    rise: float = 0.3
+
+    def __call__(self, progress: float) -> float:
+        up = progress / self.rise if self.rise else 1.0
+        return self.peak * min(up, (1 - progress) / (1 - self.rise))

@@ -1,0 +1,263 @@
+"""The loop. One for every training method: an objective's losses go down, everything else is bookkeeping."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from saddlepoint.attacks import PGD
+from saddlepoint.data import Batches, CropFlip, Data
+from saddlepoint.errors import InputError
+from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.runtime import Runtime, generator
+from saddlepoint.tracking import Tracker
+from saddlepoint.training.checkpoint import RunDirectory, write_weights
+from saddlepoint.training.objectives import Objective
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_STATES = 120  # at most so much work is lost with a killed process
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What is measured on the held-out images as training goes, and which of it chooses the best checkpoint.
+
+    Args:
+        attack: measures the robust accuracy.
+        examples: how many of the held-out images are used.
+        select: "robust" or "natural" accuracy.
+    """
+
+    attack: PGD
+    examples: int
+    select: str = "robust"
+
+    def __post_init__(self) -> None:
+        if self.select not in ("robust", "natural"):
+            raise InputError(f"training.select={self.select}; choose robust or natural")
+
+
+class Trainer:
+    """Minimise `objective` over the weights of `model`.
+
+    Args:
+        steps: optimiser steps; or give `epochs`.
+        optimizer: makes the optimiser from parameter groups.
+        schedule: learning rate as a function of progress, 0 to 1.
+        weight_decay: on convolution and fully connected weights only, as the authors' code has it.
+        reduction: "mean" or "sum" of the losses over the batch.
+        precision: of the forward passes, where the hardware has it.
+        evaluations: how often over the whole training the held-out images are measured and history written.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        data: Data,
+        *,
+        runtime: Runtime,
+        directory: RunDirectory,
+        tracker: Tracker,
+        monitor: Monitor,
+        metadata: dict[str, str],
+        seed: int,
+        batch_size: int,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        schedule: Callable[[float], float],
+        steps: int | None = None,
+        epochs: float | None = None,
+        weight_decay: float = 0.0,
+        reduction: str = "mean",
+        precision: str = "float32",
+        evaluations: int = 20,
+        augmentation: CropFlip | None = None,
+    ) -> None:
+        if reduction not in ("mean", "sum"):
+            raise InputError(f"recipe.reduction={reduction}; choose mean or sum")
+        device = runtime.torch_device
+        self.model, self.objective, self.data = model, objective, data
+        self.runtime, self.directory, self.tracker, self.monitor = runtime, directory, tracker, monitor
+        self.metadata, self.seed, self.schedule, self.reduction = metadata, seed, schedule, reduction
+        self.dtype = runtime.training_dtype(precision)
+        self.generators = {name: generator(seed, name, device) for name in ("order", "augment", "attack")}
+        self.batches = Batches(
+            data.train, batch_size, self.generators["order"], augmentation, self.generators["augment"]
+        )
+        self.optimizer = optimizer(parameter_groups(model.parameters(), weight_decay))
+        if (steps is None) == (epochs is None):
+            raise InputError(f"recipe.steps={steps} and recipe.epochs={epochs}; give one of them")
+        self.steps = steps if steps is not None else round(float(epochs or 0) * self.batches.per_epoch)
+        if self.steps < 1 or evaluations < 1:
+            raise InputError(f"{self.steps} training steps and {evaluations} evaluations; expected at least 1 of each")
+        self.interval = math.ceil(self.steps / evaluations)
+        # Losses and accuracies of the steps since the last row of history: read then, all at once.
+        self.window = torch.zeros(self.interval, 2, device=device)
+        self.step, self.seconds = 0, 0.0
+        self.rows: list[dict[str, Any]] = []
+        self.best = -1.0
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end, from the run directory's state if there is one. Returns the summary it also writes."""
+        self._restore()
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=None, leave=False, smoothing=0.05)
+        saved = resumed = time.monotonic()
+        earlier, first = self.seconds, self.step
+        with bar:
+            while self.step < self.steps:
+                self._step()
+                bar.update()
+                now = time.monotonic()
+                self.seconds = earlier + now - resumed
+                if self.step % self.interval == 0 or self.step == self.steps:
+                    self._record()
+                    left = (self.steps - self.step) * (time.monotonic() - resumed) / (self.step - first)
+                    log.info("%s  %s left", _in_words(self.rows[-1], self.steps), _duration(left))
+                elif now - saved < SECONDS_BETWEEN_STATES:
+                    continue
+                self._save()
+                saved = time.monotonic()
+        return self._finish()
+
+    def _step(self) -> None:
+        """One minibatch: make the examples, descend. Nothing here waits for the device."""
+        progress = self.step / self.steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule(progress)
+        x, y = self.batches.next()
+        self.model.train()
+        with self.runtime.autocast(self.dtype):
+            losses, logits = self.objective(self.model, x, y, self.generators["attack"], progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        (losses.sum() if self.reduction == "sum" else losses.mean()).backward()
+        self.optimizer.step()
+        row = self.window[self.step % self.interval]
+        row[0] = losses.detach().mean()
+        row[1] = (logits.detach().argmax(1) == y).float().mean()
+        self.step += 1
+
+    def _filled(self) -> int:
+        """How many rows of the window belong to the steps since the last record."""
+        return (self.step - 1) % self.interval + 1
+
+    def _check_finite(self) -> None:
+        finite = self.window[: self._filled(), 0].isfinite()
+        if not finite.all():
+            step = self.step - self._filled() + int((~finite).nonzero()[0, 0]) + 1
+            raise InputError(
+                f"the loss is not finite at step {step}; the last checkpoint before it stays in {self.directory.path}. "
+                "Lower the learning rate (recipe.schedule.peak) or use runtime.precision=float32"
+            )
+
+    def _record(self) -> None:
+        """A row of history: the window's means, and the held-out accuracies."""
+        self._check_finite()
+        loss, accuracy = self.window[: self._filled()].double().mean(0).tolist()
+        held_out = self.data.validation.take(self.monitor.examples)
+        natural = evaluate(self.model, held_out, None).accuracy
+        robust = evaluate(self.model, held_out, self.monitor.attack, seed=self.seed).accuracy
+        row = {
+            "step": self.step,
+            "epoch": round(self.step / self.batches.per_epoch, 3),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "held_out_natural": natural,
+            "held_out_robust": robust,
+        }
+        self.rows.append(row)
+        chosen = row[f"held_out_{self.monitor.select}"]
+        if chosen > self.best:
+            self.best = chosen
+            self._write_weights("best")
+        self.tracker.log(self.step, {**row, "images_per_second": self.images_per_second})
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second, held-out measurements included."""
+        return self.step * self.batches.size / max(self.seconds, 1e-9)
+
+    def _write_weights(self, checkpoint: str) -> None:
+        metadata = {**self.metadata, "checkpoint": checkpoint, "step": str(self.step)}
+        write_weights(self.directory.weights(checkpoint), self.model, metadata)
+
+    def _save(self) -> None:
+        """Everything the rest of the run depends on. History first: a state never is ahead of it."""
+        self._check_finite()
+        if self.rows:
+            self.directory.write_history(self.rows)
+        self.directory.write_state(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "generators": {name: each.get_state() for name, each in self.generators.items()},
+                "batches": self.batches.state_dict(),
+                "window": self.window,
+                "step": self.step,
+                "seconds": self.seconds,
+                "rows": self.rows,
+                "best": self.best,
+            }
+        )
+
+    def _restore(self) -> None:
+        state = self.directory.read_state(self.runtime.torch_device)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, each in self.generators.items():
+            each.set_state(state["generators"][name].cpu())
+        self.batches.load_state_dict(state["batches"])
+        self.window.copy_(state["window"])
+        self.step, self.seconds, self.rows, self.best = (state[key] for key in ("step", "seconds", "rows", "best"))
+        log.info("going on from step %d of %d", self.step, self.steps)
+
+    def _finish(self) -> dict[str, Any]:
+        self._write_weights("last")
+        summary = {
+            **self.metadata,
+            "steps": self.steps,
+            "batch_size": self.batches.size,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "device": self.runtime.describe(),
+            "seconds": round(self.seconds, 1),
+            "images_per_second": round(self.images_per_second, 1),
+            "train_loss": self.rows[-1]["train_loss"],
+            "best_step": max(self.rows, key=lambda row: row[f"held_out_{self.monitor.select}"])["step"],
+        }
+        self.directory.finish(summary)
+        self.tracker.finish(summary)
+        return summary
+
+
+def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; biases and normalisation parameters, which have one dimension, do not."""
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in parameters:
+        (decayed if parameter.ndim > 1 else others).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _in_words(row: dict[str, Any], steps: int) -> str:
+    return (
+        f"step {row['step']}/{steps}  loss {row['train_loss']:.3f}  "
+        f"held-out natural {row['held_out_natural']:.1%} robust {row['held_out_robust']:.1%}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

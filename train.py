@@ -1,0 +1,49 @@
+"""Train one network: python train.py dataset=mnist model=wide training=pgd threat.eps=0.3 seed=1"""
+
+from __future__ import annotations
+
+import logging
+
+from omegaconf import DictConfig
+
+from saddlepoint.cli import entry
+from saddlepoint.config import build, claim, definition, run_directory
+from saddlepoint.runtime import generator, provenance
+
+log = logging.getLogger("train")
+
+
+@entry("train")
+def main(cfg: DictConfig) -> None:
+    logging.getLogger().setLevel(cfg.logger.level)
+    directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
+    defined = definition(cfg)
+    runtime = build(cfg.runtime)
+    model = build(cfg.dataset.network, generator=generator(cfg.seed, "init")).to(runtime.torch_device)
+    objective, monitor, tracker = build(cfg.training.objective), build(cfg.monitor), build(cfg.logger.tracker)
+    data = build(cfg.dataset.data).to(runtime.torch_device)
+    names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
+    trainer = build(cfg.trainer)(
+        model,
+        objective,
+        data,
+        runtime=runtime,
+        directory=directory,
+        tracker=tracker,
+        monitor=monitor,
+        metadata={**names, "seed": str(cfg.seed), **provenance(runtime)},
+        seed=cfg.seed,
+    )
+    # Only now, with everything known to be right, is anything written.
+    claim(directory, defined, cfg.overwrite)
+    if directory.finished:
+        log.info("%s is finished; overwrite=true trains it again", directory.path)
+        return
+    log.info("%s on %s", directory.path, runtime.describe())
+    tracker.start(directory.path, defined)
+    summary = trainer.fit()
+    log.info("finished in %.0f s: %s", summary["seconds"], directory.path)
+
+
+if __name__ == "__main__":
+    main()
