@@ -35,13 +35,14 @@ def main(cfg: DictConfig) -> None:
         seed=cfg.seed,
     )
     # Only now, with everything known to be right, is anything written.
-    claim(directory, defined, cfg.overwrite)
-    if directory.finished:
-        log.info("%s is finished; overwrite=true trains it again", directory.path)
-        return
-    log.info("%s on %s", directory.path, runtime.describe())
-    tracker.start(directory.path, defined)
-    summary = trainer.fit()
+    with directory.hold():
+        claim(directory, defined, cfg.overwrite)
+        if directory.finished:
+            log.info("%s is finished; overwrite=true trains it again", directory.path)
+            return
+        log.info("%s on %s", directory.path, runtime.describe())
+        tracker.start(directory.path, defined)
+        summary = trainer.fit()
     log.info("finished in %.0f s: %s", summary["seconds"], directory.path)
 
 

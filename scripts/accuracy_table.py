@@ -1,7 +1,8 @@
 """The paper's accuracy table: python scripts/accuracy_table.py dataset=mnist recipe=fast
 
 Measures what is missing, writes md, tex and csv, and prints the table. Other runs: models=[simple,wide]
-trainings=[pgd] seeds=3; another checkpoint: checkpoint=best; a part of the test set: examples=1000.
+trainings=[pgd] seeds=3; another checkpoint: evaluation.checkpoint=best; a part of the
+test set: evaluation.examples=1000.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ def main(cfg: DictConfig) -> None:
     attacks = {name: build(attack) for name, attack in cfg.evaluation.attacks.items()}
     split, total = test_images(cfg)
     results = [
-        subject.accuracy(name, attack, split, total, batch_size=cfg.batch_size, seed=cfg.seed)
+        subject.accuracy(name, attack, split, total, batch_size=cfg.evaluation.batch_size, seed=cfg.evaluation.seed)
         for subject in subjects(cfg, cfg.models, cfg.trainings)
         for name, attack in attacks.items()
     ]
     table = accuracy_table(
         results, dataset=cfg.dataset.name, measurements=list(attacks), models=cfg.models, trainings=cfg.trainings
     )
-    suffix = "" if cfg.checkpoint == "last" else f"-{cfg.checkpoint}"
+    suffix = "" if cfg.evaluation.checkpoint == "last" else f"-{cfg.evaluation.checkpoint}"
     paths = table.write(report_folder(cfg) / "tables", f"accuracy{suffix}")
     log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
 

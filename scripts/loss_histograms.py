@@ -61,14 +61,14 @@ def measure_maxima(subject: Subject, split: Split, attack: PGD, starts: int, bat
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    settings = cfg.landscape
-    attack = build(settings.attack)
+    settings, seed = cfg.landscape, cfg.evaluation.seed
+    attack, batch_size = build(settings.attack), cfg.evaluation.batch_size
     split = test_images(cfg)[0].take(settings.examples)
     paths, ends, geometry = {}, {}, []
     for subject in subjects(cfg, [settings.model], settings.trainings):
         training = subject.training["training"]
-        paths[training] = measure_trajectories(subject, split, attack, settings.starts, cfg.seed)[1]["losses"]
-        result, arrays = measure_maxima(subject, split, attack, settings.histogram_starts, cfg.batch_size, cfg.seed)
+        paths[training] = measure_trajectories(subject, split, attack, settings.starts, seed)[1]["losses"]
+        result, arrays = measure_maxima(subject, split, attack, settings.histogram_starts, batch_size, seed)
         ends[training] = arrays["losses"]
         geometry.append(result)
     if not paths:

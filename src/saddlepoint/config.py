@@ -28,11 +28,12 @@ log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
-# What a run is called and where it lies is not part of what it is; these keys do not define it.
+# Where a run lies and how it is watched is not part of what it is.
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime")
-# Overrides of exactly these groups and keys already show in a run directory's name, or do not matter to it.
-NAMED = (*ELSEWHERE, "dataset", "model", "training", "recipe", "seed", "models", "trainings", "seeds", "evaluation",
-         "checkpoint", "examples", "batch_size", "experiment", "hydra")  # fmt: skip
+# Settings of the scripts that no training knows.
+SCRIPTS_OWN = ("models", "trainings", "seeds", "jobs", "evaluation", "landscape")
+# Choices that a run directory's name shows already.
+NAMED = ("dataset", "model", "training", "recipe", "seed", "experiment")
 
 
 def one_line(error: BaseException) -> str:
@@ -94,7 +95,7 @@ def report_folder(cfg: DictConfig) -> Path:
 
 
 def _says_nothing(key: str) -> bool:
-    return key in NAMED or key.split(".")[0] in ELSEWHERE
+    return key in NAMED or key.split(".")[0] in (*ELSEWHERE, *SCRIPTS_OWN)
 
 
 def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> None:
@@ -153,18 +154,19 @@ def subjects(cfg: DictConfig, models: Sequence[str], trainings: Sequence[str]) -
                     continue
 
                 def load(directory: RunDirectory = directory) -> nn.Module:
-                    return load_network(directory, cfg.checkpoint, runtime.torch_device)
+                    return load_network(directory, cfg.evaluation.checkpoint, runtime.torch_device)
 
-                yield Subject(directory, cfg.checkpoint, load, runtime, command)
+                yield Subject(directory, cfg.evaluation.checkpoint, load, runtime, command)
 
 
 def test_images(cfg: DictConfig) -> tuple[Split, int]:
     """The first `examples` test images (all for null) on the device, and how many there are in all."""
     runtime: Runtime = build(cfg.runtime)
     test = _load_data(cfg.dataset.data.name, cfg.dataset.data.root, cfg.dataset.data.held_out).test
-    if cfg.examples is not None and not 1 <= cfg.examples <= len(test):
-        raise InputError(f"examples={cfg.examples}; expected between 1 and the {len(test)} test images")
-    return test.take(cfg.examples).to(runtime.torch_device), len(test)
+    examples = cfg.evaluation.examples
+    if examples is not None and not 1 <= examples <= len(test):
+        raise InputError(f"evaluation.examples={examples}; expected between 1 and the {len(test)} test images")
+    return test.take(examples).to(runtime.torch_device), len(test)
 
 
 _load_data = cache(load)

@@ -35,7 +35,12 @@ def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Figure:
     examples = next(iter(losses.values())).shape[0]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(losses), examples, figsize=(1.9 * examples, 1.9 * len(losses)), squeeze=False, sharex=True
+            len(losses),
+            examples,
+            figsize=(1.9 * examples, 1.9 * len(losses) + 0.3),
+            squeeze=False,
+            sharex=True,
+            layout="constrained",
         )
         for row, (training, paths) in zip(axes, losses.items(), strict=True):
             for example, axis in enumerate(row):
@@ -47,8 +52,7 @@ def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Figure:
             axes[0, example].set_title(f"test image {example}")
             axes[-1, example].set_xlabel("PGD iteration")
         starts = next(iter(losses.values())).shape[1]
-        figure.suptitle(f"{dataset}: loss along PGD from {starts} random starts", y=1.0)
-        figure.tight_layout()
+        figure.suptitle(f"{dataset}: loss along PGD from {starts} random starts")
     return figure
 
 
@@ -73,9 +77,8 @@ def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Figure:
             axis.set_xlabel("loss")
             axis.set_ylim(bottom=0.8)
         axes[0, 0].set_ylabel("frequency (log)")
-        figure.suptitle(f"{dataset}: loss at the end of PGD from {starts:,} random starts", y=1.08)
-        figure.legend(loc="upper center", bbox_to_anchor=(0.5, 1.02), ncols=len(losses), frameon=False)
-        figure.tight_layout()
+        figure.suptitle(f"{dataset}: loss at the end of PGD from {starts:,} random starts")
+        figure.legend(loc="outside lower center", ncols=len(losses), frameon=False)
     return figure
 
 

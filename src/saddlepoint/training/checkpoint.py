@@ -10,8 +10,12 @@ training.json      the summary; its presence means finished
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,28 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         return self.summary.exists()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Train here alone. A process that dies, however it dies, lets go. Raises InputError if another holds it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path} ({error.strerror}); choose output_dir=...") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read() or "unknown"
+                raise InputError(
+                    f"{self.path} is held by process {holder}, which trains there; wait or stop it"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
 
     def write_state(self, state: dict[str, Any]) -> None:
         buffer = io.BytesIO()

@@ -1,0 +1,34 @@
+# Everything runs in .venv, made from requirements.txt on first use.
+PYTHON ?= python3
+DATASET ?= digits
+RECIPE ?= paper
+SEEDS ?= 1
+ARGS ?=
+
+BIN := .venv/bin
+RUN := $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test lint clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+reproduce: .venv/ready ## train, measure and report: DATASET=digits|mnist|cifar10 RECIPE=paper|fast SEEDS=1 ARGS="..."
+	@$(RUN) scripts/reproduce.py dataset=$(DATASET) recipe=$(RECIPE) seeds=$(SEEDS) $(ARGS)
+
+test: .venv/ready ## run the tests
+	@$(RUN) -m pytest
+
+lint: .venv/ready ## check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean: ## delete the trained networks and results, but not the committed ones
+	find outputs -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
+
+.venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "error: Python %d.%d; saddlepoint needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." % v)'
+	@echo "setting up .venv (a few minutes and about 6 GB the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.txt
+	@touch $@

@@ -1,0 +1,140 @@
+"""Everything: train what is missing, measure it, write the report.
+
+python scripts/reproduce.py dataset=mnist recipe=fast seeds=3
+
+The plan is train.py for each model, training and seed, then each script. What is done is skipped and what is half
+done goes on, so the same command continues after any interruption.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from saddlepoint.cli import entry
+from saddlepoint.config import SCRIPTS_OWN, build, report_folder, run_directory
+from saddlepoint.errors import InputError
+from saddlepoint.results import read_csv
+from saddlepoint.training.checkpoint import RunDirectory
+
+log = logging.getLogger("reproduce")
+
+REPORTS = ("loss_histograms", "accuracy_table")  # the table last, where the eye falls
+
+
+class Training:
+    """One train.py in a process of its own; what it prints goes to train.log in the run directory."""
+
+    def __init__(self, cfg: DictConfig, model: str, training: str, seed: int) -> None:
+        self.directory: RunDirectory = run_directory(cfg, model, training, seed)
+        settings = [o for o in overrides() if o.split("=")[0].split(".")[0] not in SCRIPTS_OWN]
+        self.command = ["train.py", *settings, f"model={model}", f"training={training}", f"seed={seed}"]
+        # Forward and backward passes an example, the unit in which the progress bar counts.
+        self.cost = {"standard": 1, "fgsm": 2}.get(training, 1 + cfg.recipe.attack.steps)
+        self.evaluations = cfg.recipe.evaluations
+
+    @property
+    def done(self) -> float:
+        """The share of the training that is behind us, 0 to 1."""
+        if self.directory.finished:
+            return 1.0
+        rows = read_csv(self.directory.history) if self.directory.history.exists() else []
+        return min(1.0, len(rows) / self.evaluations)
+
+    def start(self, threads: int | None) -> None:
+        self.directory.path.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, *self.command, *([f"runtime.threads={threads}"] if threads else [])]
+        with (self.directory.path / "train.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=die_with_parent
+            )
+
+    def ended(self) -> bool:
+        """Raises InputError if it ended in failure."""
+        status = self.process.poll()
+        if status:
+            lines = (self.directory.path / "train.log").read_text().split("\n")
+            reason = next((line for line in reversed(lines) if line.strip()), f"exit status {status}")
+            raise InputError(f"python {' '.join(self.command)} failed: {reason.removeprefix('error: ')}")
+        return status == 0
+
+
+def die_with_parent() -> None:
+    """In a child process: end when reproduce.py ends, however it ends, instead of training on unseen (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
+
+
+def overrides() -> list[str]:
+    return list(HydraConfig.get().overrides.task)
+
+
+def train(plan: list[Training], jobs: int, threads: int | None) -> None:
+    """Run the plan, `jobs` at a time, the longest first."""
+    waiting = sorted((each for each in plan if not each.directory.finished), key=lambda each: -each.cost)
+    running: list[Training] = []
+    log.info("training %d of %d networks, %d at a time", len(waiting), len(plan), jobs)
+    bar = tqdm(
+        total=sum(each.cost for each in waiting),
+        desc="training",
+        disable=None,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, about {remaining} left",
+        smoothing=0,
+    )
+    try:
+        with bar:
+            active = list(waiting)
+            bar.initial = bar.n = sum(each.cost * each.done for each in active)
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(waiting.pop(0))
+                    running[-1].start(threads)
+                time.sleep(0.5)
+                for each in [each for each in running if each.ended()]:
+                    running.remove(each)
+                    log.info("trained %s", each.directory.path)
+                bar.n = sum(each.cost * each.done for each in active)
+                bar.refresh()
+    finally:
+        for each in running:
+            each.process.terminate()
+            each.process.wait()
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    started = time.monotonic()
+    runtime = build(cfg.runtime)
+    cores = os.cpu_count() or 1
+    on_gpu = runtime.torch_device.type == "cuda"
+    jobs = cfg.jobs if cfg.jobs is not None else 1 if on_gpu else cores
+    if jobs < 1:
+        raise InputError(f"jobs={jobs}; expected at least 1")
+    build(cfg.dataset.data)  # before anything starts: the data are there, or are downloaded once
+    plan = [
+        Training(cfg, model, training, seed)
+        # Wide networks come first: the longest trainings should not be the last to start.
+        for model in reversed(cfg.models)
+        for training in cfg.trainings
+        for seed in range(cfg.seeds)
+    ]
+    train(plan, jobs, None if on_gpu else max(1, cores // jobs))
+    for script in REPORTS:
+        passed_on = [o for o in overrides() if o.split("=")[0] != "jobs"]
+        if subprocess.run([sys.executable, f"scripts/{script}.py", *passed_on], check=False).returncode:
+            raise InputError(f"scripts/{script}.py failed; its message is above")
+    log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, report_folder(cfg))
+    log.info("Networks, histories and results: %s", plan[0].directory.path.parent.parent)
+
+
+if __name__ == "__main__":
+    main()
