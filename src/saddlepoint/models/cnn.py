@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saddlepoint.errors import InputError
+from saddlepoint.models.pixel_conv import PixelConv2d
 
 
 class CNN(nn.Module):
@@ -35,7 +36,7 @@ class CNN(nn.Module):
         super().__init__()
         if capacity < 1:
             raise InputError(f"model.capacity={capacity}; expected at least 1")
-        self.conv1 = nn.Conv2d(channels, 2 * capacity, 5, padding=2)
+        self.conv1 = PixelConv2d(channels, 2 * capacity, 5)
         self.conv2 = nn.Conv2d(2 * capacity, 4 * capacity, 5, padding=2)
         self.fc1 = nn.Linear(4 * capacity * (image_size // 4) ** 2, 64 * capacity)
         self.fc2 = nn.Linear(64 * capacity, classes)
@@ -43,6 +44,7 @@ class CNN(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2, generator=generator)
             assert layer.bias is not None
             nn.init.constant_(layer.bias, 0.1)
+        self.to(memory_format=torch.channels_last)  # the layout that convolutions like
 
     def forward(self, x: Tensor) -> Tensor:
         # Pooling before the ReLU is the same function with a quarter of the elementwise work.

@@ -98,6 +98,7 @@ class ResNet(nn.Module):
         bound = math.sqrt(3 / filters[3])
         nn.init.uniform_(self.fc.weight, -bound, bound, generator=generator)
         nn.init.zeros_(self.fc.bias)
+        self.to(memory_format=torch.channels_last)  # the layout that convolutions like
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(standardise(x))

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saddlepoint.attacks import PGD
+from saddlepoint.data import Split
+from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.threat import Threat
+
+SLOPE = 8.0
+
+
+class Brightness(nn.Module):
+    """Class 1 where the mean pixel is above a half: its robust accuracy is known for every eps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        excess = SLOPE * (x.flatten(1).mean(1) - 0.5)
+        return torch.stack([-excess, excess], 1)
+
+
+@pytest.fixture
+def split() -> Split:
+    """Brightness 0.1, 0.3, 0.46, 0.54, 0.7, 0.9; the third image is mislabelled."""
+    pixels = torch.tensor([10, 30, 46, 54, 70, 90], dtype=torch.uint8).reshape(6, 1, 1, 1).expand(6, 1, 2, 2)
+    return Split(pixels.contiguous(), torch.tensor([0, 0, 1, 1, 1, 1]), 100)
+
+
+def test_natural_accuracy_and_loss_by_hand(split: Split) -> None:
+    outcome = evaluate(Brightness(), split, None)
+    assert outcome.correct.tolist() == [True, True, False, True, True, True]
+    assert outcome.accuracy == 5 / 6
+    margins = [2 * SLOPE * margin for margin in (0.4, 0.2, -0.04, 0.04, 0.2, 0.4)]
+    expected = sum(math.log1p(math.exp(-margin)) for margin in margins) / 6
+    assert outcome.loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("eps", "standing"), [(0, [1, 1, 0, 1, 1, 1]), (0.1, [1, 1, 0, 0, 1, 1]), (0.3, [1, 0, 0, 0, 0, 1])]
+)
+def test_robust_accuracy_is_the_known_one(split: Split, eps: float, standing: list[int]) -> None:
+    outcome = evaluate(Brightness(), split, PGD(Threat("linf", eps), steps=5))
+    assert outcome.correct.tolist() == [bool(each) for each in standing]
+    assert outcome.accuracy == sum(standing) / 6
+
+
+def test_the_loss_is_that_of_the_attacked_images(split: Split) -> None:
+    outcome = evaluate(Brightness(), split, PGD(Threat("linf", 0.05), steps=5))
+    margins = [2 * SLOPE * (margin - 0.05) for margin in (0.4, 0.2, -0.04, 0.04, 0.2, 0.4)]
+    expected = sum(math.log1p(math.exp(-margin)) for margin in margins) / 6
+    assert outcome.loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_eps_is_natural(split: Split) -> None:
+    natural, attacked = (evaluate(Brightness(), split, attack) for attack in (None, PGD(Threat("l2", 0), steps=2)))
+    assert natural.correct.tolist() == attacked.correct.tolist()
+    assert natural.loss == attacked.loss
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 100])
+def test_the_outcome_does_not_depend_on_the_batch_size(batch_norm_network: nn.Module, size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (30, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    split = Split(pixels, batch_norm_network(pixels / 255).argmax(1), 255)
+    attack = PGD(Threat("linf", 0.1), steps=3, random_start=False)
+    whole = evaluate(batch_norm_network, split, attack, batch_size=30)
+    parts = evaluate(batch_norm_network, split, attack, batch_size=size)
+    assert 0 < whole.accuracy < 1
+    assert parts.correct.tolist() == whole.correct.tolist()
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_noise_follows_the_seed_and_differs_between_batches(split: Split) -> None:
+    seen: list[Tensor] = []
+
+    class Noting(PGD):
+        def craft(self, model: nn.Module, x: Tensor, *rest: object) -> Tensor:
+            seen.append(self.start(x, rest[1]) - x)  # type: ignore[arg-type]
+            return x
+
+    same = Split(split.pixels[2:3].repeat(4, 1, 1, 1), torch.ones(4, dtype=torch.int64), 100)
+    for seed in (0, 0, 1):
+        evaluate(Brightness(), same, Noting(Threat("linf", 0.1), steps=1), batch_size=2, seed=seed)
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[4])
+
+
+@pytest.mark.parametrize("offset", [0.2, -1.0, torch.nan, torch.inf])
+def test_an_attack_that_cheats_is_not_counted(split: Split, offset: float) -> None:
+    class Cheat(PGD):
+        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+            x_adv = x.clone()
+            x_adv[-1, 0, 1, 1] += offset  # one pixel of one image
+            return x_adv
+
+    with pytest.raises(RuntimeError, match="outside its threat model; nothing was counted"):
+        evaluate(Brightness(), split, Cheat(Threat("linf", 0.1), steps=1))
+
+
+def test_the_model_is_classified_in_eval_mode_and_left_in_its_own(batch_norm_network: nn.Module) -> None:
+    pixels = torch.randint(0, 256, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    split = Split(pixels, torch.zeros(6, dtype=torch.int64), 255)
+    batch_norm_network.eval()
+    expected = evaluate(batch_norm_network, split, None)
+    batch_norm_network.train()
+    before = {name: tensor.clone() for name, tensor in batch_norm_network.state_dict().items()}
+    outcome = evaluate(batch_norm_network, split, PGD(Threat("linf", 0), steps=1))
+    assert outcome.loss == expected.loss
+    assert batch_norm_network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in batch_norm_network.state_dict().items())

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saddlepoint.attacks import PGD, undisturbed
+from saddlepoint.errors import InputError
+from saddlepoint.losses import CrossEntropy, Margin
+from saddlepoint.threat import Threat
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Recorder(nn.Module):
+    """A network that notes how many images, in which mode, gave logits of which type."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.calls: list[tuple[int, bool, torch.dtype]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        self.calls.append((len(x), self.training, logits.dtype))
+        return logits
+
+
+def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Sequential:
+    """Logits weight @ x + bias, for weight (classes, pixels)."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(weight.shape[1], weight.shape[0]))
+    with torch.no_grad():
+        model[1].weight.copy_(weight)
+        model[1].bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
+    return model
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(6, 1, 4, 4, generator=seeded(1))
+
+
+@pytest.fixture
+def labels(batch_norm_network: nn.Module, images: Tensor) -> Tensor:
+    """The labels that the network gives: every example stands before the attack."""
+    return batch_norm_network(images).argmax(1)
+
+
+@pytest.fixture
+def pgd() -> PGD:
+    return PGD(Threat("linf", 0.05), steps=3, step_size=0.02)
+
+
+def test_linf_pgd_reaches_the_worst_case_of_a_linear_model(images: Tensor) -> None:
+    weight = torch.randn(2, 16, generator=seeded(0))
+    y = torch.tensor([0, 1, 0, 1, 0, 1])
+    attack = PGD(Threat("linf", 0.2), steps=20, step_size=0.05)
+    uphill = (weight[1 - y] - weight[y]).sign().reshape(images.shape)
+    worst = (images + 0.2 * uphill).clamp(0, 1)
+    torch.testing.assert_close(attack(linear(weight), images, y, seeded(0)), worst)
+
+
+def test_l2_pgd_reaches_the_worst_case_of_a_linear_model() -> None:
+    weight = torch.randn(2, 16, generator=seeded(0))
+    x, y = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])  # far enough from the bounds
+    difference = weight[1 - y] - weight[y]
+    worst = x + 0.3 * (difference / difference.norm(dim=1, keepdim=True)).reshape(x.shape)
+    x_adv = PGD(Threat("l2", 0.3), steps=50, step_size=0.1)(linear(weight), x, y, seeded(0))
+    torch.testing.assert_close(x_adv, worst, atol=1e-4, rtol=0)
+
+
+def test_one_full_step_without_random_start_is_fgsm(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    x = images.clone().requires_grad_()
+    nn.functional.cross_entropy(batch_norm_network(x), labels).backward()
+    assert x.grad is not None
+    expected = (images + 0.3 * x.grad.sign()).clamp(0, 1)
+    attack = PGD(Threat("linf", 0.3), steps=1, step_size=0.3, random_start=False)
+    assert torch.equal(attack(batch_norm_network, images, labels), expected)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_every_step_is_one_pass_in_eval_mode(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor, steps: int
+) -> None:
+    model = Recorder(batch_norm_network).train()
+    PGD(Threat("linf", 0.1), steps)(model, images, labels)
+    assert model.calls == [(6, False, torch.float32)] * steps
+
+
+def test_the_default_step_size_is_two_and_a_half_times_eps_over_steps() -> None:
+    assert PGD(Threat("linf", "8/255"), steps=20).alpha == pytest.approx(2.5 * 8 / 255 / 20)
+    assert PGD(Threat("linf", "8/255"), steps=20, step_size="2/255").alpha == 2 / 255
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_an_attack_leaves_the_model_as_it_was(
+    batch_norm_network: nn.Sequential, images: Tensor, labels: Tensor, mode: str
+) -> None:
+    model = batch_norm_network
+    model.train()
+    model[1].eval()  # a frozen batch normalisation in a model that trains
+    model[0].weight.requires_grad_(False)
+    model[4].weight.grad = torch.full_like(model[4].weight, 7.0)
+    modes = [module.training for module in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    PGD(Threat("linf", 0.1), 2, restarts=2, model_mode=mode)(model, images, labels)
+
+    assert [module.training for module in model.modules()] == modes
+    assert set(modes) == {True, False}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert [parameter.requires_grad for parameter in model.parameters()] == [False] + [True] * 5
+    assert torch.equal(model[4].weight.grad, torch.full_like(model[4].weight, 7.0))
+    assert all(parameter.grad is None for parameter in model.parameters() if parameter is not model[4].weight)
+
+
+def test_train_mode_crafts_on_batch_statistics(batch_norm_network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    def craft(mode: str) -> Tensor:
+        model = Recorder(batch_norm_network)
+        x_adv = PGD(Threat("linf", 0.1), 3, model_mode=mode).craft(model, images, labels, seeded(0))
+        assert {training for _, training, _ in model.calls} == {mode == "train"}
+        return x_adv
+
+    assert not torch.equal(craft("train"), craft("eval"))
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_model_is_left_as_it_was_after_an_error(batch_norm_network: nn.Sequential, mode: str) -> None:
+    batch_norm_network.train()
+    before = batch_norm_network[1].running_mean.clone()
+    with pytest.raises(KeyError), undisturbed(batch_norm_network, mode):
+        batch_norm_network(torch.rand(8, 1, 4, 4))
+        raise KeyError
+    assert all(module.training for module in batch_norm_network.modules())
+    assert torch.equal(batch_norm_network[1].running_mean, before)
+
+
+def test_only_the_gradient_of_the_input_is_computed(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor, pgd: PGD
+) -> None:
+    computed: list[Tensor] = []
+    for parameter in batch_norm_network.parameters():
+        parameter.register_hook(computed.append)
+    pgd(batch_norm_network, images, labels)
+    assert computed == []
+    batch_norm_network(images).sum().backward()
+    assert len(computed) == 6  # the hooks do see gradients
+
+
+def test_an_attack_needs_no_gradient_mode_and_returns_no_graph(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor, pgd: PGD
+) -> None:
+    with torch.no_grad():
+        x_adv = pgd(batch_norm_network, images, labels, seeded(0))
+    assert not x_adv.requires_grad
+    assert torch.equal(x_adv, pgd(batch_norm_network, images, labels, seeded(0)))
+    assert not images.requires_grad
+
+
+@pytest.mark.parametrize("change", [lambda x: 255 * x, lambda x: x - 0.5, lambda x: x * torch.nan])
+def test_images_out_of_range_are_refused(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor, pgd: PGD, change: Callable[[Tensor], Tensor]
+) -> None:
+    with pytest.raises(InputError, match=r"images span \[.*\], expected \[0, 1\]"):
+        pgd(batch_norm_network, change(images), labels)
+
+
+def test_bounds_are_the_threats(batch_norm_network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    attack = PGD(Threat("linf", 8, (0, 255)), steps=2)
+    x_adv = attack(batch_norm_network, 255 * images, labels)
+    assert (x_adv - 255 * images).abs().amax().item() == pytest.approx(8, abs=1e-4)
+
+
+def test_the_iterates_climb(batch_norm_network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    attack = PGD(Threat("linf", 0.1), steps=10, step_size=0.01, random_start=False)
+    x_adv = attack(batch_norm_network, images, labels)
+    before, after = (CrossEntropy()(batch_norm_network(x), labels) for x in (images, x_adv))
+    assert (after > before).all()
+
+
+def test_restarts_keep_the_worst_of_them(batch_norm_network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    attack = PGD(Threat("linf", 0.01), steps=1, step_size=0.005, restarts=3)  # too weak to break any of them
+    x_adv = attack(batch_norm_network, images, labels, seeded(0))
+    one_by_one = seeded(0)
+    runs = [attack.craft(batch_norm_network, images, labels, one_by_one) for _ in range(3)]
+    losses = torch.stack([CrossEntropy()(batch_norm_network(run), labels) for run in runs])
+    assert (batch_norm_network(x_adv).argmax(1) == labels).all()
+    assert len(set(losses.argmax(0).tolist())) > 1  # not always the same restart
+    torch.testing.assert_close(CrossEntropy()(batch_norm_network(x_adv), labels), losses.amax(0))
+
+
+def test_more_restarts_never_raise_the_accuracy(batch_norm_network: nn.Module) -> None:
+    x = torch.rand(200, 1, 4, 4, generator=seeded(2))
+    y = batch_norm_network(x).argmax(1)
+
+    def accuracy(restarts: int) -> float:
+        attack = PGD(Threat("linf", 0.1), steps=1, step_size=0.05, restarts=restarts)
+        return (batch_norm_network(attack(batch_norm_network, x, y, seeded(0))).argmax(1) == y).float().mean().item()
+
+    accuracies = [accuracy(restarts) for restarts in (1, 2, 4, 8)]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert 1 > accuracies[0] > accuracies[-1] > 0
+
+
+def test_no_restart_is_spent_on_a_broken_example() -> None:
+    # The loss is the image's brightness: eps reaches the boundary at 0.5 from 0.45 and from 0.6, not from 0.9.
+    model = Recorder(linear(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5, -0.5])))
+    x = torch.tensor([0.45, 0.6, 0.9]).reshape(3, 1, 1, 1)
+    attack = PGD(Threat("linf", 0.2), steps=2, step_size=0.4, restarts=3)
+    x_adv = attack(model, x, torch.tensor([0, 1, 1]), seeded(0))
+    torch.testing.assert_close(x_adv.flatten(), torch.tensor([0.65, 0.4, 0.7]))
+    # Each restart: two steps, and one look at the outcome. Those after the first see one image.
+    assert [count for count, _, _ in model.calls] == [3, 3, 3] + [1, 1, 1] * 2
+
+
+def test_restarts_stop_when_everything_is_broken() -> None:
+    model = Recorder(linear(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5, -0.5])))
+    x = torch.tensor([0.45, 0.6]).reshape(2, 1, 1, 1)
+    PGD(Threat("linf", 0.3), steps=1, step_size=0.6, restarts=5)(model, x, torch.tensor([0, 1]), seeded(0))
+    assert [count for count, _, _ in model.calls] == [2, 2]
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_targeted_moves_to_the_target(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor, restarts: int
+) -> None:
+    target = (labels + 1) % 3
+    attack = PGD(Threat("linf", 0.8), steps=30, restarts=restarts, targeted=True)
+    x_adv = attack(batch_norm_network, images, target, seeded(0))
+    assert torch.equal(batch_norm_network(x_adv).argmax(1), target)
+
+
+def test_the_targeted_objective_is_minus_the_loss() -> None:
+    logits, y = torch.randn(4, 3, generator=seeded(0)), torch.tensor([0, 1, 2, 0])
+    threat = Threat("linf", 0.1)
+    assert torch.equal(PGD(threat, 1, targeted=True).objective(logits, y), -CrossEntropy()(logits, y))
+    assert torch.equal(PGD(threat, 1, loss=Margin(2)).objective(logits, y), Margin(2)(logits, y))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_no_eps_leaves_the_images_unchanged(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor, norm: str
+) -> None:
+    for restarts in (1, 2):
+        attack = PGD(Threat(norm, 0), steps=3, step_size=0.1, restarts=restarts)
+        assert torch.equal(attack(batch_norm_network, images, labels), images)
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_the_result_follows_the_generator(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor, restarts: int
+) -> None:
+    attack = PGD(Threat("l2", 0.2), steps=2, step_size=0.05, restarts=restarts)
+    first, again, other = (attack(batch_norm_network, images, labels, seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_scaled_scales_eps_and_step_and_keeps_the_rest() -> None:
+    attack = PGD(Threat("l2", 0.4), 10, loss=Margin(50), random_start=False, restarts=2, model_mode="train")
+    half = attack.scaled(0.5)
+    assert half.threat.eps == pytest.approx(0.2)
+    assert half.alpha == pytest.approx(attack.alpha / 2)
+    kept = ("steps", "loss", "random_start", "restarts", "targeted", "model_mode")
+    assert [getattr(half, name) for name in kept] == [getattr(attack, name) for name in kept]
+    assert attack.threat.eps == 0.4
+    assert attack.scaled(1) is attack
+    nothing = PGD(Threat("linf", 0.3), 7, "1/10").scaled(0)
+    assert (nothing.threat.eps, nothing.alpha) == (0, 0)
+
+
+def test_describe_says_everything_in_json() -> None:
+    attack = PGD(Threat("linf", "8/255"), 20, "2/255", Margin(50), restarts=3, targeted=True)
+    described = attack.describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described == {
+        "norm": "linf",
+        "eps": "8/255",
+        "steps": 20,
+        "step_size": "2/255",
+        "loss": "Margin(kappa=50)",
+        "random_start": True,
+        "restarts": 3,
+        "targeted": True,
+        "model_mode": "eval",
+    }
+    assert PGD(Threat("linf", 0.2), 5).describe()["step_size"] == "0.1"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"steps": 0}, r"attack\.steps=0"),
+        ({"steps": 2.5}, r"attack\.steps=2\.5"),
+        ({"steps": True}, r"attack\.steps=True"),
+        ({"restarts": 0}, r"attack\.restarts=0"),
+        ({"model_mode": "test"}, r"attack\.model_mode=test; choose eval or train"),
+        ({"step_size": -0.1}, r"attack\.step_size=-0\.1 is negative"),
+        ({"step_size": "big"}, r"attack\.step_size=big is not a number"),
+    ],
+)
+def test_bad_arguments_are_refused(argument: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PGD(**{"threat": Threat("linf", 0.1), "steps": 3, **argument})
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_under_autocast_images_stay_float32_and_inside(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor, norm: str
+) -> None:
+    model = Recorder(batch_norm_network)
+    attack = PGD(Threat(norm, "8/255"), steps=4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x_adv = attack(model, images, labels, seeded(0))
+    assert {dtype for _, _, dtype in model.calls} == {torch.bfloat16}
+    assert x_adv.dtype == torch.float32
+    assert attack.threat.distance(x_adv, images).max() <= 8 / 255 + 1e-6
+    assert x_adv.min() >= 0 and x_adv.max() <= 1
+    assert attack.objective(torch.randn(6, 3, dtype=torch.bfloat16), labels).dtype == torch.float32

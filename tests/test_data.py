@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torchvision.datasets import CIFAR10
+
+import saddlepoint.data
+from saddlepoint.data import Batches, CropFlip, Data, Split, load
+from saddlepoint.errors import InputError
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load("digits", "nowhere", 197)
+
+
+def test_digits_has_the_documented_sizes(digits: Data) -> None:
+    assert [len(split) for split in (digits.train, digits.validation, digits.test)] == [1100, 197, 500]
+    assert digits.train.pixels.shape == (1100, 1, 8, 8)
+    assert (digits.train.pixels.dtype, digits.train.labels.dtype) == (torch.uint8, torch.int64)
+
+
+def test_digits_splits_are_all_of_it_once(digits: Data) -> None:
+    rows = [
+        torch.cat([split.pixels.flatten(1).long(), split.labels[:, None]], 1)
+        for split in (digits.train, digits.validation, digits.test)
+    ]
+    bunch = load_digits()
+    expected = np.concatenate([bunch.data.astype(int), bunch.target[:, None]], 1)
+    assert sorted(torch.cat(rows).tolist()) == sorted(expected.tolist())
+
+
+def test_digits_splits_are_the_same_everywhere(digits: Data) -> None:
+    assert digits.test.labels[:12].tolist() == [2, 8, 2, 6, 6, 7, 1, 9, 8, 5, 2, 8]
+    assert digits.test.labels.bincount().min() > 30  # shuffled: every class is there
+
+
+def test_digits_images_are_sixteenths(digits: Data) -> None:
+    x = digits.train.images(slice(0, 5))
+    assert x.dtype == torch.float32
+    assert torch.equal(16 * x, digits.train.pixels[:5].float())
+    assert digits.train.images(slice(None)).max() == 1
+
+
+def test_a_split_is_taken_and_batched_in_order(data: Data) -> None:
+    split = data.test.take(5)
+    assert len(split) == 5
+    assert len(data.test.take(None)) == len(data.test)
+    starts, images, labels = zip(*split.batches(2), strict=True)
+    assert starts == (0, 2, 4)
+    assert [len(x) for x in images] == [2, 2, 1]
+    assert torch.equal(torch.cat(images), data.test.pixels[:5] / 16)
+    assert torch.equal(torch.cat(labels), data.test.labels[:5])
+
+
+def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown dataset 'imagenet'; choose digits, mnist, cifar10"):
+        load("imagenet", tmp_path, 10)
+
+
+@pytest.mark.parametrize("held_out", [0, -1, 1297])
+def test_holding_out_nothing_or_everything_is_refused(held_out: int) -> None:
+    with pytest.raises(InputError, match=r"dataset\.held_out=.*expected between 1 and 1296"):
+        load("digits", "nowhere", held_out)
+
+
+def idx(values: np.ndarray) -> bytes:
+    """MNIST's file format: magic number, big-endian sizes, bytes."""
+    return bytes([0, 0, 8, values.ndim]) + np.asarray(values.shape, ">i4").tobytes() + values.tobytes()
+
+
+@pytest.fixture
+def tiny_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Four images to train on and two to test on, in MNIST's format, taken for the published files."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part, count in (("train", 4), ("t10k", 2)):
+        arrays[f"{part}-images-idx3-ubyte"] = random.integers(0, 256, (count, 28, 28), np.uint8)
+        arrays[f"{part}-labels-idx1-ubyte"] = random.integers(0, 10, count, np.uint8)
+    for name, values in arrays.items():
+        (folder / name).write_bytes(idx(values))
+        monkeypatch.setitem(saddlepoint.data.MNIST_MD5, name, hashlib.md5(idx(values)).hexdigest())
+    return arrays
+
+
+def test_mnist_is_read_and_its_first_images_held_out(tmp_path: Path, tiny_mnist: dict[str, np.ndarray]) -> None:
+    data = load("mnist", tmp_path, 1)
+    images, labels = tiny_mnist["train-images-idx3-ubyte"], tiny_mnist["train-labels-idx1-ubyte"]
+    assert np.array_equal(data.validation.pixels.numpy(), images[:1, None])
+    assert np.array_equal(data.train.pixels.numpy(), images[1:, None])
+    assert data.train.labels.tolist() == labels[1:].tolist()
+    assert np.array_equal(data.test.pixels.numpy(), tiny_mnist["t10k-images-idx3-ubyte"][:, None])
+    assert data.test.labels.tolist() == tiny_mnist["t10k-labels-idx1-ubyte"].tolist()
+    torch.testing.assert_close(data.test.images(slice(0, 1)), data.test.pixels[:1] / 255)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_damaged_mnist_file_is_named(tmp_path: Path, tiny_mnist: dict[str, np.ndarray], name: str) -> None:
+    path = tmp_path / "MNIST" / "raw" / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"{path} is not the published file") as error:
+        load("mnist", tmp_path, 1)
+    assert "delete it" in str(error.value)
+
+
+def test_mnist_files_of_somebody_else_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in saddlepoint.data.MNIST_MD5:
+        (folder / name).write_bytes(idx(np.zeros((4, 28, 28), np.uint8)))
+    with pytest.raises(InputError, match="train-images-idx3-ubyte is not the published file"):
+        load("mnist", tmp_path, 1)
+
+
+@pytest.fixture
+def tiny_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Two training files of two images and a test file of one, taken for the published files."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    arrays, sums = {}, {}
+    for name, count in (("data_batch_1", 2), ("data_batch_2", 2), ("test_batch", 1)):
+        arrays[name] = random.integers(0, 256, (count, 3072), np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": arrays[name], "labels": [count, 3, 4][:count]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["x"] * 10}))
+    for path in folder.iterdir():
+        sums[path.name] = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in ("data_batch_1", "data_batch_2")])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": sums["batches.meta"]})
+    return arrays
+
+
+def test_cifar10_is_read_in_channel_order(tmp_path: Path, tiny_cifar10: dict[str, np.ndarray]) -> None:
+    data = load("cifar10", tmp_path, 1)
+    rows = np.concatenate([tiny_cifar10["data_batch_1"], tiny_cifar10["data_batch_2"]])
+    pixels = rows.reshape(4, 3, 32, 32)  # the files hold the red plane, then the green, then the blue
+    assert np.array_equal(data.validation.pixels.numpy(), pixels[:1])
+    assert np.array_equal(data.train.pixels.numpy(), pixels[1:])
+    assert data.train.labels.tolist() == [3, 2, 3]
+    assert np.array_equal(data.test.pixels.numpy(), tiny_cifar10["test_batch"].reshape(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
+def test_a_damaged_cifar10_file_is_named(tmp_path: Path, tiny_cifar10: dict[str, np.ndarray], name: str) -> None:
+    path = tmp_path / CIFAR10.base_folder / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"{path} is not the published file"):
+        load("cifar10", tmp_path, 1)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_without_network_the_message_names_the_data_set_that_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def no_network(*arguments: object, **options: object) -> None:
+        raise URLError("Name or service not known")
+
+    module = torchvision.datasets.mnist if name == "mnist" else torchvision.datasets.cifar
+    monkeypatch.setattr(module, "download_and_extract_archive", no_network)
+    with pytest.raises(InputError, match=f"^{name} is not under {tmp_path}.*dataset=digits") as error:
+        load(name, tmp_path, 1)
+    assert "\n" not in str(error.value)
+
+
+def slow_crop_flip(x: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Image by image, with the same draws."""
+    count, _, height, width = x.shape
+    rows = torch.randint(2 * padding + 1, (count, 1), generator=generator).flatten().tolist()
+    columns = torch.randint(2 * padding + 1, (count, 1), generator=generator).flatten().tolist()
+    flipped = (torch.rand(count, 1, generator=generator) < 0.5).flatten().tolist() if flip else [False] * count
+    images = []
+    for image, row, column, mirror in zip(x.numpy(), rows, columns, flipped, strict=True):
+        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+        crop = padded[:, row : row + height, column : column + width]
+        images.append(crop[:, :, ::-1] if mirror else crop)
+    return torch.from_numpy(np.stack(images))
+
+
+@pytest.mark.parametrize(("padding", "flip"), [(2, True), (1, False), (0, True), (0, False)])
+def test_crop_and_flip_is_the_slow_one(padding: int, flip: bool) -> None:
+    x = torch.rand(40, 3, 6, 5, generator=seeded(0))
+    augmented = CropFlip(padding, flip)(x, seeded(7))
+    assert torch.equal(augmented, slow_crop_flip(x, padding, flip, seeded(7)))
+    assert torch.equal(augmented, CropFlip(padding, flip)(x, seeded(7)))
+    assert torch.equal(augmented, x) == (padding == 0 and not flip)
+    assert torch.equal(augmented, CropFlip(padding, flip)(x, seeded(8))) == (padding == 0 and not flip)
+
+
+def test_the_papers_augmentation_is_two_pixels_a_side_and_half_of_the_images_flipped() -> None:
+    image = torch.arange(1.0, 37).reshape(1, 1, 6, 6)
+    augmented = CropFlip()(image.expand(4000, 1, 6, 6), seeded(0))
+    shown = {tuple(each.flatten().tolist()) for each in augmented}
+    assert len(shown) == 2 * 5 * 5
+    inner = augmented[:, 0, 2:4, 2:4]
+    mirrored = (inner[:, 0, 0] > inner[:, 0, 1]).float().mean().item()
+    assert mirrored == pytest.approx(0.5, abs=0.03)
+
+
+def numbered(count: int) -> Split:
+    """Every image shows its label."""
+    labels = torch.arange(count)
+    return Split(labels.to(torch.uint8).reshape(-1, 1, 1, 1).expand(count, 1, 2, 2).contiguous(), labels, 100)
+
+
+def test_every_epoch_is_a_new_permutation_without_its_last_short_batch() -> None:
+    batches = Batches(numbered(10), 3, seeded(0))
+    assert batches.per_epoch == 3
+    epochs = [torch.cat([batches.next()[1] for _ in range(3)]).tolist() for _ in range(20)]
+    assert all(len(set(epoch)) == 9 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 20
+    assert {label for epoch in epochs for label in epoch} == set(range(10))
+
+
+def test_images_and_labels_belong_together() -> None:
+    x, y = Batches(numbered(10), 4, seeded(0)).next()
+    assert x.shape == (4, 1, 2, 2)
+    torch.testing.assert_close(100 * x[:, 0, 1, 1], y.float())
+
+
+def test_the_order_follows_the_generator() -> None:
+    first, again, other = (Batches(numbered(50), 50, seeded(seed)).next()[1].tolist() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3, 4])
+def test_the_stream_goes_on_exactly(taken: int) -> None:
+    def stream() -> Batches:
+        return Batches(numbered(10), 3, seeded(0), CropFlip(1), seeded(1))
+
+    batches = stream()
+    for _ in range(taken):
+        batches.next()
+    assert batches.augment is not None
+    state = batches.state_dict(), batches.order.get_state(), batches.augment.get_state()
+
+    resumed = stream()
+    assert resumed.augment is not None
+    resumed.load_state_dict(state[0])
+    resumed.order.set_state(state[1])
+    resumed.augment.set_state(state[2])
+    for _ in range(7):
+        for here, there in zip(batches.next(), resumed.next(), strict=True):
+            assert torch.equal(here, there)
+
+
+@pytest.mark.parametrize("size", [0, -1, 11])
+def test_impossible_batch_sizes_are_refused(size: int) -> None:
+    with pytest.raises(InputError, match=r"recipe\.batch_size=.*expected between 1 and the 10 training images"):
+        Batches(numbered(10), size, seeded(0))

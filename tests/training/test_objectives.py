@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saddlepoint.attacks import PGD
+from saddlepoint.errors import InputError
+from saddlepoint.threat import Threat
+from saddlepoint.training.objectives import Adversarial, Standard
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Seen(nn.Module):
+    """Notes the images that come in."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.images: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images.append(x.detach())
+        logits: Tensor = self.network(x)
+        return logits
+
+
+@pytest.fixture
+def model(batch_norm_network: nn.Module) -> Seen:
+    return Seen(batch_norm_network)
+
+
+X = torch.rand(5, 1, 4, 4, generator=seeded(0))
+Y = torch.tensor([0, 1, 2, 0, 1])
+
+
+def test_standard_is_cross_entropy_on_the_natural_images(model: Seen) -> None:
+    losses, logits = Standard()(model, X, Y, seeded(0), 0.0)
+    assert len(model.images) == 1
+    assert torch.equal(model.images[0], X)
+    torch.testing.assert_close(logits, model.network(X))
+    torch.testing.assert_close(losses, -torch.log_softmax(logits, 1)[torch.arange(5), Y])
+
+
+def test_adversarial_is_cross_entropy_on_the_attacks_images_alone(model: Seen) -> None:
+    attack = PGD(Threat("linf", 0.1), steps=3)
+    losses, _ = Adversarial(attack)(model, X, Y, seeded(0), 0.0)
+    x_adv = attack.craft(model.network, X, Y, seeded(0))
+    assert len(model.images) == 4  # three steps and the loss
+    assert torch.equal(model.images[-1], x_adv)
+    torch.testing.assert_close(losses, -torch.log_softmax(model.network(x_adv), 1)[torch.arange(5), Y])
+    assert losses.sum() > Standard()(model, X, Y, seeded(0), 0.0)[0].sum()
+
+
+def test_losses_have_a_gradient_for_the_weights(model: Seen) -> None:
+    losses, _ = Adversarial(PGD(Threat("linf", 0.1), steps=1))(model, X, Y, seeded(0), 0.0)
+    losses.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("warmup", "progress", "part"), [(0, 0, 1), (0.4, 0, 0), (0.4, 0.1, 0.25), (0.4, 0.4, 1), (0.4, 0.9, 1)]
+)
+def test_warmup_grows_eps_linearly(model: Seen, warmup: float, progress: float, part: float) -> None:
+    attack = PGD(Threat("linf", 0.1), steps=1, step_size=0.1, random_start=False)
+    inner = 0.2 + 0.6 * X  # no pixel is clipped
+    Adversarial(attack, warmup)(model, inner, Y, seeded(0), progress)
+    assert (model.images[-1] - inner).abs().amax().item() == pytest.approx(0.1 * part, abs=1e-6)
+
+
+@pytest.mark.parametrize("warmup", [-0.1, 1, 1.5])
+def test_impossible_warmups_are_refused(warmup: float) -> None:
+    with pytest.raises(InputError, match=r"recipe\.warmup="):
+        Adversarial(PGD(Threat("linf", 0.1), steps=1), warmup)
+
+
+def test_losses_are_float32_under_autocast(model: Seen) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for objective in (Standard(), Adversarial(PGD(Threat("linf", 0.1), steps=1))):
+            losses, logits = objective(model, X, Y, seeded(0), 0.0)
+            assert (losses.dtype, logits.dtype) == (torch.float32, torch.bfloat16)

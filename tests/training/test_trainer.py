@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+import saddlepoint.training.trainer
+from saddlepoint.attacks import PGD
+from saddlepoint.data import CropFlip, Data
+from saddlepoint.errors import InputError
+from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.models import CNN, ResNet
+from saddlepoint.results import read_csv, read_json
+from saddlepoint.runtime import Runtime, has_fast_bfloat16
+from saddlepoint.threat import Threat
+from saddlepoint.tracking import Quiet
+from saddlepoint.training import Monitor, Trainer
+from saddlepoint.training.checkpoint import RunDirectory
+from saddlepoint.training.objectives import Adversarial, Objective, Standard
+from saddlepoint.training.schedules import Constant, OneCycle
+from saddlepoint.training.trainer import parameter_groups
+
+THREAT = Threat("linf", 0.1)
+ADVERSARIAL = Adversarial(PGD(THREAT, steps=2), warmup=0.3)
+ADAM = partial(torch.optim.Adam, lr=0.01)
+MOMENTUM = partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True)
+
+Make = Callable[..., Trainer]
+
+
+@pytest.fixture
+def make(data: Data, directory: RunDirectory, runtime: Runtime) -> Make:
+    """A trainer of 20 steps on the tiny data, anew with each call."""
+
+    def make(path: Path | None = None, **changes: Any) -> Trainer:
+        settings: dict[str, Any] = {
+            "model": CNN(1, image_size=4, classes=2, generator=torch.Generator().manual_seed(0)),
+            "objective": ADVERSARIAL,
+            "data": data,
+            "runtime": runtime,
+            "directory": RunDirectory(path) if path else directory,
+            "tracker": Quiet(),
+            "monitor": Monitor(PGD(THREAT, steps=2), examples=20),
+            "metadata": {"dataset": "tiny"},
+            "seed": 3,
+            "batch_size": 8,
+            "optimizer": ADAM,
+            "schedule": OneCycle(0.01, 0.3),
+            "steps": 20,
+            "evaluations": 4,
+        }
+        return Trainer(**(settings | changes))
+
+    return make
+
+
+class InterruptionError(Exception):
+    pass
+
+
+class Watched:
+    """An objective that notes its calls, and does `at` at a given step, counted from 1."""
+
+    def __init__(self, objective: Objective, step: int = 0, at: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.objective, self.step, self.at = objective, step, at
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []
+        self.progress: list[float] = []
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        assert model.training
+        losses, logits = self.objective(model, x, y, generator, progress)
+        self.losses.append(losses.mean().item())
+        self.accuracies.append((logits.argmax(1) == y).float().mean().item())
+        self.progress.append(progress)
+        if self.at is not None and len(self.losses) == self.step:
+            losses = self.at(losses)
+        return losses, logits
+
+
+def interrupt(losses: Tensor) -> Tensor:
+    raise InterruptionError
+
+
+def left_by(trainer: Trainer) -> dict[str, Any]:
+    """All that a run leaves but its summary, which holds times: files, weights, rows, generators."""
+    directory = trainer.directory
+    assert sorted(path.name for path in directory.path.iterdir()) == [
+        "best.safetensors",
+        "history.csv",
+        "last.safetensors",
+        "training.json",
+    ]
+    left: dict[str, Any] = {"history": directory.history.read_bytes(), "rows": trainer.rows, "best": trainer.best}
+    for checkpoint in ("best", "last"):
+        with safe_open(directory.weights(checkpoint), framework="pt") as file:
+            left[checkpoint] = file.metadata(), {name: file.get_tensor(name).tolist() for name in file.keys()}  # noqa: SIM118
+    left["in memory"] = {name: tensor.tolist() for name, tensor in trainer.model.state_dict().items()}
+    left["generators"] = {name: each.get_state().tolist() for name, each in trainer.generators.items()}
+    return left
+
+
+def small_resnet() -> ResNet:
+    return ResNet(1, units=1, channels=1, classes=2, generator=torch.Generator().manual_seed(0))
+
+
+VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "adam": lambda: {"optimizer": ADAM},
+    "momentum": lambda: {"optimizer": MOMENTUM, "weight_decay": 0.01, "reduction": "sum"},
+    "augmentation": lambda: {"augmentation": CropFlip(1)},
+    "batch statistics": lambda: {
+        "model": small_resnet(),
+        "objective": Adversarial(PGD(THREAT, steps=1, model_mode="train")),
+    },
+    "bfloat16": lambda: {"precision": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("seconds_between_states", [120, -1], ids=["between rows", "anywhere"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resumed_run_is_the_same_run_bit_for_bit(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, seconds_between_states: int
+) -> None:
+    if variant == "bfloat16" and not has_fast_bfloat16(torch.device("cpu")):
+        pytest.skip("this CPU has no bfloat16 arithmetic")
+    monkeypatch.setattr(saddlepoint.training.trainer, "SECONDS_BETWEEN_STATES", seconds_between_states)
+    whole = make(tmp_path / "whole", **VARIANTS[variant]())
+    whole.fit()
+    assert (whole.dtype == torch.bfloat16) == (variant == "bfloat16")
+
+    settings = VARIANTS[variant]()
+    first = make(**settings | {"objective": Watched(settings.get("objective", ADVERSARIAL), 14, interrupt)})
+    with pytest.raises(InterruptionError):
+        first.fit()
+    state = first.directory.read_state(torch.device("cpu"))
+    assert state is not None
+    assert state["step"] == (10 if seconds_between_states > 0 else 13)
+    assert not first.directory.finished
+
+    second = make(**VARIANTS[variant]())
+    second.fit()
+    assert left_by(second) == left_by(whole)
+
+
+def test_a_run_interrupted_before_its_first_state_starts_again(make: Make, tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole")
+    whole.fit()
+    with pytest.raises(InterruptionError):
+        make(objective=Watched(ADVERSARIAL, 3, interrupt)).fit()
+    second = make()
+    second.fit()
+    assert left_by(second) == left_by(whole)
+
+
+def test_a_run_killed_just_before_the_end_only_finishes(make: Make) -> None:
+    class Late(RunDirectory):
+        def finish(self, summary: dict[str, Any]) -> None:
+            raise InterruptionError
+
+    trainer = make()
+    trainer.directory = Late(trainer.directory.path)
+    with pytest.raises(InterruptionError):
+        trainer.fit()
+    watched = Watched(ADVERSARIAL)
+    summary = make(objective=watched).fit()
+    assert watched.losses == []
+    assert summary["train_loss"] == trainer.rows[-1]["train_loss"]
+
+
+def test_the_same_seed_is_the_same_run_and_another_seed_another(make: Make, tmp_path: Path) -> None:
+    runs = [make(tmp_path / str(number), seed=seed) for number, seed in enumerate((3, 3, 4))]
+    for run in runs:
+        run.fit()
+    assert left_by(runs[0]) == left_by(runs[1])
+    assert left_by(runs[0])["last"] != left_by(runs[2])["last"]
+
+
+def test_standard_training_learns_a_separable_problem(make: Make, data: Data) -> None:
+    trainer = make(objective=Standard(), steps=100, schedule=Constant(0.01))
+    summary = trainer.fit()
+    assert summary["train_loss"] < 0.05
+    assert trainer.rows[-1]["held_out_natural"] == 1
+    assert evaluate(trainer.model, data.test, None).accuracy == 1
+
+
+def test_adversarial_training_makes_robust(make: Make, data: Data, tmp_path: Path) -> None:
+    attack = PGD(Threat("linf", 0.3), steps=5)
+    objectives = (Standard(), Adversarial(attack))
+    trainers = [
+        make(tmp_path / type(each).__name__, objective=each, steps=150, schedule=Constant(0.01)) for each in objectives
+    ]
+    for trainer in trainers:
+        trainer.fit()
+    standard, adversarial = (evaluate(trainer.model, data.test, attack).loss for trainer in trainers)
+    assert adversarial < 0.8 * standard
+
+
+def test_history_holds_the_means_since_the_last_row(make: Make) -> None:
+    watched = Watched(ADVERSARIAL)
+    trainer = make(objective=watched, steps=18)  # three rows of 5 steps and one of 3
+    trainer.fit()
+    assert [row["step"] for row in trainer.rows] == [5, 10, 15, 18]
+    for row, chunk in zip(trainer.rows, (slice(0, 5), slice(5, 10), slice(10, 15), slice(15, 18)), strict=True):
+        for name, values in (("loss", watched.losses), ("accuracy", watched.accuracies)):
+            part = values[chunk]
+            assert row[f"train_{name}"] == pytest.approx(sum(part) / len(part), rel=1e-6)
+        assert row["epoch"] == round(row["step"] / 7, 3)
+        assert row["learning_rate"] == OneCycle(0.01, 0.3)((row["step"] - 1) / 18)
+    assert watched.progress == [step / 18 for step in range(18)]
+    written = read_csv(trainer.directory.history)
+    assert [{key: float(value) for key, value in row.items()} for row in written] == trainer.rows
+
+
+def test_history_measures_the_held_out_images(make: Make, data: Data) -> None:
+    monitor = Monitor(PGD(Threat("linf", 0.4), steps=3), examples=13)
+    trainer = make(objective=Standard(), monitor=monitor, schedule=Constant(0.003))
+    trainer.fit()
+    held_out = data.validation.take(13)
+    assert trainer.rows[-1]["held_out_natural"] == evaluate(trainer.model, held_out, None).accuracy
+    assert trainer.rows[-1]["held_out_robust"] == evaluate(trainer.model, held_out, monitor.attack, seed=3).accuracy
+    assert trainer.rows[-1]["held_out_robust"] < trainer.rows[-1]["held_out_natural"]
+
+
+@pytest.mark.parametrize("select", ["natural", "robust"])
+def test_the_best_checkpoint_is_the_first_of_the_highest(make: Make, select: str) -> None:
+    weights: dict[int, dict[str, Tensor]] = {}
+
+    class Copying(Quiet):
+        def log(self, step: int, metrics: Any) -> None:
+            weights[step] = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+    def learn_then_forget(progress: float) -> float:
+        return 0.005 if progress < 0.7 else -0.03
+
+    # With so large an eps the robust accuracy never is above 0: the first row is the best.
+    monitor = Monitor(PGD(Threat("linf", 1), steps=10), examples=20, select=select)
+    trainer = make(
+        objective=Standard(), monitor=monitor, tracker=Copying(), schedule=learn_then_forget, steps=80, evaluations=20
+    )
+    summary = trainer.fit()
+    scores = [row[f"held_out_{select}"] for row in trainer.rows]
+    best = trainer.rows[scores.index(max(scores))]["step"]
+    assert scores.count(max(scores)) > 1
+    if select == "natural":
+        assert 4 < best < 80 and scores[-1] < max(scores)
+    else:
+        assert best == 4
+    assert summary["best_step"] == best
+    path = trainer.directory.weights("best")
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"dataset": "tiny", "checkpoint": "best", "step": str(best)}
+    for name, tensor in safetensors.torch.load_file(path).items():
+        assert torch.equal(tensor, weights[best][name]), name
+    last = safetensors.torch.load_file(trainer.directory.weights("last"))
+    assert all(torch.equal(tensor, weights[80][name]) for name, tensor in last.items())
+
+
+def test_an_unknown_selection_is_refused() -> None:
+    with pytest.raises(InputError, match=r"training\.select=accuracy; choose robust or natural"):
+        Monitor(PGD(THREAT, steps=1), 10, select="accuracy")
+
+
+def test_only_weights_with_more_than_one_dimension_decay(batch_norm_network: nn.Sequential) -> None:
+    decayed, others = parameter_groups(batch_norm_network.parameters(), 0.1)
+    convolution, norm, _, _, linear = batch_norm_network
+    assert [id(each) for each in decayed["params"]] == [id(convolution.weight), id(linear.weight)]
+    assert {id(each) for each in others["params"]} == {
+        id(each) for each in (convolution.bias, norm.weight, norm.bias, linear.bias)
+    }
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+
+
+def test_weight_decay_shrinks_weights_and_leaves_biases(make: Make) -> None:
+    def flat(model: nn.Module, x: Tensor, y: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
+        logits = model(x)
+        return 0 * logits.sum(1), logits
+
+    trainer = make(
+        objective=flat, optimizer=partial(torch.optim.SGD, lr=1), schedule=Constant(0.5), weight_decay=0.2, steps=3
+    )
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.fit()
+    for name, tensor in trainer.model.state_dict().items():
+        expected = before[name] * (0.9**3 if name.endswith("weight") else 1)
+        torch.testing.assert_close(tensor, expected, msg=name)
+
+
+def test_the_sum_is_the_mean_times_the_batch_size(make: Make, tmp_path: Path) -> None:
+    sgd = partial(torch.optim.SGD, lr=1)
+    summed = make(tmp_path / "sum", optimizer=sgd, schedule=Constant(0.01), reduction="sum")
+    mean = make(tmp_path / "mean", optimizer=sgd, schedule=Constant(0.08), reduction="mean")
+    assert summed.fit()["train_loss"] == pytest.approx(mean.fit()["train_loss"], rel=1e-4)
+    for name, tensor in mean.model.state_dict().items():
+        torch.testing.assert_close(summed.model.state_dict()[name], tensor, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seconds_between_states", [120, -1])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_state_before(
+    make: Make, monkeypatch: pytest.MonkeyPatch, seconds_between_states: int, value: float
+) -> None:
+    monkeypatch.setattr(saddlepoint.training.trainer, "SECONDS_BETWEEN_STATES", seconds_between_states)
+    trainer = make(objective=Watched(ADVERSARIAL, 7, lambda losses: losses * value))
+    with pytest.raises(InputError, match=r"the loss is not finite at step 7;.*recipe\.schedule\.peak"):
+        trainer.fit()
+    state = trainer.directory.read_state(torch.device("cpu"))
+    assert state is not None
+    assert state["step"] == (5 if seconds_between_states > 0 else 6)
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert [row["step"] for row in state["rows"]] == [5]
+    assert not trainer.directory.finished
+    assert not trainer.directory.weights("last").exists()
+    assert make().fit()["steps"] == 20  # goes on from there
+
+
+def test_the_summary_says_what_was_done(make: Make) -> None:
+    finished: list[Any] = []
+
+    class Finished(Quiet):
+        def finish(self, summary: Any) -> None:
+            finished.append(summary)
+
+    trainer = make(tracker=Finished())
+    summary = trainer.fit()
+    assert finished == [summary]
+    assert read_json(trainer.directory.summary) == summary
+    assert summary["dataset"] == "tiny"
+    assert (summary["steps"], summary["batch_size"], summary["precision"]) == (20, 8, "float32")
+    assert summary["train_loss"] == trainer.rows[-1]["train_loss"]
+    assert summary["images_per_second"] == pytest.approx(20 * 8 / trainer.seconds, abs=0.06)
+    assert summary["device"].startswith("CPU, 1 threads")
+    assert sorted(path.name for path in trainer.directory.path.iterdir()) == [
+        "best.safetensors",
+        "history.csv",
+        "last.safetensors",
+        "training.json",
+    ]
+
+
+def test_the_tracker_gets_every_row(make: Make) -> None:
+    logged: list[tuple[int, dict[str, float]]] = []
+
+    class Logging(Quiet):
+        def log(self, step: int, metrics: Any) -> None:
+            logged.append((step, dict(metrics)))
+
+    trainer = make(tracker=Logging())
+    trainer.fit()
+    assert [step for step, _ in logged] == [5, 10, 15, 20]
+    assert all(metrics.pop("images_per_second") > 0 for _, metrics in logged)
+    assert [metrics for _, metrics in logged] == trainer.rows
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(2, 14), (1.5, 10), (0.1, 1)])
+def test_epochs_are_so_many_batches(make: Make, epochs: float, steps: int) -> None:
+    assert make(steps=None, epochs=epochs).steps == steps  # 60 images make 7 batches of 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 2}, r"recipe\.steps=20 and recipe\.epochs=2; give one of them"),
+        ({"steps": None}, r"recipe\.steps=None and recipe\.epochs=None; give one of them"),
+        ({"steps": 0}, "0 training steps"),
+        ({"steps": None, "epochs": 0.01}, "0 training steps"),
+        ({"evaluations": 0}, "0 evaluations"),
+        ({"reduction": "max"}, r"recipe\.reduction=max; choose mean or sum"),
+        ({"batch_size": 61}, r"recipe\.batch_size=61"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_written(
+    make: Make, directory: RunDirectory, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make(**settings)
+    assert not directory.path.exists()
