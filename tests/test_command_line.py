@@ -132,7 +132,7 @@ def test_sweep(command: Run, tmp_path: Path) -> None:
 
 def test_kill_and_go_on_is_bitwise_the_same(command: Run, tmp_path: Path) -> None:
     """A process killed in the middle; the same command again ends where an undisturbed run ends."""
-    settings = ["training=fgsm", "recipe.steps=400", "recipe.evaluations=40", "recipe.monitor.examples=20"]
+    settings = ["training=fgsm", "recipe.steps=200", "recipe.evaluations=20", "recipe.monitor.examples=20"]
     settings += ["runtime.threads=1", "logger=none", "recipe.monitor.steps=1"]
     arguments = [sys.executable, "train.py", *settings, f"output_dir={tmp_path}/killed"]
     process = subprocess.Popen(arguments, cwd=ROOT)
@@ -190,7 +190,7 @@ def test_damaged_checkpoint(command: Run, trained: Path, damage: str) -> None:
         config.write_text(config.read_text().replace("    capacity: 1", "    capacity: 2"))
     outcome = command("scripts/accuracy_table.py", *SCRIPT, f"output_dir={trained}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    expected = {"missing": "no checkpoint at", "truncated": "is damaged", "other": "holds another network"}
+    expected = {"missing": "cannot read", "truncated": "is damaged", "other": "holds another network"}
     assert expected[damage] in outcome.err
     assert not (trained / "digits" / "report").exists()
 
@@ -240,7 +240,9 @@ def test_reproduce_is_done_once(tmp_path: Path) -> None:
     arguments = [
         *(setting for setting in TINY if setting != "logger=none"),
         "models=[simple]",
+        "trainings=[standard]",
         "landscape.model=simple",
+        "landscape.trainings=[standard]",
         "landscape.examples=1",
         "landscape.starts=2",
         "landscape.histogram_starts=4",
@@ -260,11 +262,11 @@ def test_reproduce_is_done_once(tmp_path: Path) -> None:
         ).stdout
 
     first = reproduce()
-    assert "training 3 of 3 networks" in first
+    assert "training 1 of 1 networks" in first
     assert "Standard simple" in first
     done = {name: content for name, content in files(tmp_path).items() if not name.endswith((".pdf", ".png"))}
     second = reproduce()
-    assert "training 0 of 3 networks" in second
+    assert "training 0 of 1 networks" in second
     assert "measuring" not in second
     assert {name: content for name, content in files(tmp_path).items() if name in done} == done
 

@@ -129,10 +129,10 @@ def test_a_damaged_config_is_not_claimed(directory: RunDirectory, content: str) 
         claim(directory, {"seed": 0}, overwrite=False)
 
 
-def stored_run(directory: RunDirectory, network: CNN, **changes: Any) -> None:
+def stored_run(directory: RunDirectory, trained: CNN, **changes: Any) -> None:
     directory.path.mkdir(parents=True, exist_ok=True)
     directory.config.write_text(yaml.safe_dump({"dataset": {"name": "tiny", "network": NETWORK} | changes}))
-    write_weights(directory.weights("last"), network, {"dataset": "tiny"})
+    write_weights(directory.weights("last"), trained, {"dataset": "tiny"})
 
 
 def test_the_network_of_a_run_comes_back_in_eval_mode(directory: RunDirectory, network: CNN) -> None:

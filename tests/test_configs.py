@@ -40,7 +40,8 @@ def test_every_combination_builds(dataset: str, training: str, recipe: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [(group, option) for group in ("model", "threat", "attack", "logger", "runtime") for option in options(group)]
+    ("group", "option"),
+    [(group, option) for group in ("model", "threat", "attack", "logger", "runtime") for option in options(group)],
 )
 def test_every_option_builds(group: str, option: str) -> None:
     cfg = composed(f"{group}={option}")
@@ -58,7 +59,11 @@ def test_evaluation_builds(dataset: str) -> None:
     attacks = {name: build(attack) for name, attack in cfg.evaluation.attacks.items()}
     assert list(attacks) == ["natural", "fgsm", "pgd"]
     assert attacks["natural"] is None
-    assert (attacks["fgsm"].steps, attacks["fgsm"].alpha, attacks["fgsm"].random_start) == (1, attacks["fgsm"].threat.eps, False)
+    assert (attacks["fgsm"].steps, attacks["fgsm"].alpha, attacks["fgsm"].random_start) == (
+        1,
+        attacks["fgsm"].threat.eps,
+        False,
+    )
     assert build(cfg.landscape.attack).steps == 100
 
 

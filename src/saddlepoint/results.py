@@ -83,7 +83,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Raises InputError if there is no such file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); train it again with overwrite=true") from None
 
 
 def measured(path: Path, key: Mapping[str, Any], measure: Callable[[], Result]) -> Result:

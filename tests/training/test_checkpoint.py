@@ -86,7 +86,7 @@ def test_weights_of_another_network_are_refused(path: Path, model: nn.Module, di
 
 
 def test_files_in_half_precision_are_widened(path: Path, network: CNN) -> None:
-    half = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    half = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     path.write_bytes(safetensors.torch.save(half))
     loaded = other_weights()
     assert read_weights(path, loaded) == {}

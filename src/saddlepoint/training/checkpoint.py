@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import pickle
 from collections.abc import Iterator
@@ -100,7 +101,8 @@ class RunDirectory:
 def write_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
     """The state dict as safetensors, contiguous and on the CPU."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(path, save(tensors, metadata))
+    # One entry, because safetensors writes several in a different order each time.
+    write_atomically(path, save(tensors, {"saddlepoint": json.dumps(metadata)}))
 
 
 def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
@@ -118,8 +120,10 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
             if found != expected:
                 raise InputError(f"{path} holds another network: {_first_difference(found, expected)}")
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in found}
-            metadata: dict[str, str] = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            metadata: dict[str, str] = json.loads((file.metadata() or {}).get("saddlepoint", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is damaged or no safetensors file ({str(error).splitlines()[0]})") from None
     model.load_state_dict(tensors)
     return metadata

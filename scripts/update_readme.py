@@ -1,0 +1,31 @@
+"""Put the tables of outputs/reference into README.md: python scripts/update_readme.py (--check only looks).
+
+A table stands between <!-- table: FILE --> and <!-- end --> and is the content of outputs/reference/FILE.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def updated(readme: str, reference: Path) -> str:
+    """The text with every marked table replaced by its file."""
+    return MARKED.sub(lambda found: f"{found[1]}\n{(reference / found[2]).read_text()}\n{found[3]}", readme)
+
+
+def main() -> None:
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = updated(old, ROOT / "outputs" / "reference")
+    if "--check" in sys.argv:
+        sys.exit(0 if new == old else "error: README.md's tables differ from outputs/reference; run scripts/update_readme.py")
+    path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saddlepoint.report.tables import Table, accuracy_table, geometry_table, published
+from saddlepoint.results import interval, read_csv
+
+MEASUREMENTS = ("natural", "fgsm", "pgd")
+
+
+def result(
+    training: str, model: str, measurement: str, accuracy: float, train_loss: float = 0.5, seed: int = 0, **key: Any
+) -> dict[str, Any]:
+    return {
+        "key": {"measurement": measurement, "examples": 10000, "of": 10000, "checkpoint": "last", **key},
+        "run": {"training": training, "model": model, "seed": seed},
+        "accuracy": accuracy,
+        "train_loss": train_loss,
+        "command": f"python scripts/accuracy_table.py seed={seed}",
+    }
+
+
+def table(results: Sequence[dict[str, Any]], dataset: str = "cifar10", **changes: Any) -> Table:
+    settings: dict[str, Any] = {
+        "dataset": dataset,
+        "measurements": MEASUREMENTS,
+        "models": ["simple", "wide"],
+        "trainings": ["standard", "pgd"],
+    }
+    return accuracy_table(results, **settings | changes)
+
+
+@pytest.fixture
+def wide_pgd() -> list[dict[str, Any]]:
+    accuracies = zip(MEASUREMENTS, (0.868, 0.5609, 0.46), strict=True)
+    return [result("pgd", "wide", measurement, accuracy, 0.0318) for measurement, accuracy in accuracies]
+
+
+def rows_by_name(made: Table) -> dict[str, list[str]]:
+    return {row[0]: row[1:] for row in made.rows}
+
+
+def test_cells_without_a_result_say_not_run(wide_pgd: list[dict[str, Any]]) -> None:
+    made = table(wide_pgd)
+    assert made.header == ["Accuracy in %", "Standard simple", "Standard wide", "PGD simple", "PGD wide"]
+    for name in ("Natural", "FGSM", "PGD", "Training loss"):
+        assert rows_by_name(made)[name][:3] == ["not run"] * 3
+        assert rows_by_name(made)[name][3] != "not run"
+    for name in ("Natural, difference", "Training loss, difference"):
+        assert rows_by_name(made)[name][:3] == [""] * 3
+
+
+def test_cifar10_has_the_papers_numbers_and_the_differences(wide_pgd: list[dict[str, Any]]) -> None:
+    rows = rows_by_name(table(wide_pgd))
+    assert rows["Natural, paper"] == ["92.7", "95.2", "79.4", "87.3"]
+    assert rows["PGD, paper"] == ["0.8", "3.5", "43.7", "45.8"]
+    assert rows["Training loss, paper"] == ["0.00357", "0.00371", "1.11", "0.0218"]
+    assert [rows[f"{name}, difference"][3] for name in ("Natural", "FGSM", "PGD")] == ["-0.5", "-0.0", "+0.2"]
+    assert rows["Training loss, difference"][3] == "+0.01"
+
+
+def test_one_number_has_its_interval(wide_pgd: list[dict[str, Any]]) -> None:
+    low, high = interval(8680, 10000)
+    assert (
+        rows_by_name(table(wide_pgd))["Natural"][3] == f"86.8 ({100 * low:.1f}–{100 * high:.1f})" == "86.8 (86.1–87.4)"
+    )
+    assert rows_by_name(table(wide_pgd))["Training loss"][3] == "0.0318"
+
+
+def test_several_seeds_are_mean_and_deviation() -> None:
+    accuracies = (0.45, 0.46, 0.49)
+    results = [result("pgd", "wide", "pgd", value, seed=seed) for seed, value in enumerate(accuracies)]
+    made = table(results)
+    assert rows_by_name(made)["PGD"][3] == "46.7 ± 2.1"
+    record = next(each for each in made.records if each["measurement"] == "pgd" and each["value"] is not None)
+    assert record["value"] == pytest.approx(140 / 3)
+    assert record["sd"] == pytest.approx(statistics.stdev([45, 46, 49]))
+    assert (record["seeds"], record["examples"]) == (3, 10000)
+    low, high = interval(14000, 30000)
+    assert (record["low"], record["high"]) == (round(100 * low, 2), round(100 * high, 2))
+    assert record["difference"] == pytest.approx(140 / 3 - 45.8, abs=1e-4)
+
+
+def test_the_training_loss_is_the_mean_over_seeds_and_counted_once() -> None:
+    results = [
+        result("pgd", "wide", measurement, 0.5, train_loss=loss, seed=seed)
+        for seed, loss in enumerate((0.02, 0.04))
+        for measurement in MEASUREMENTS
+    ]
+    made = table(results)
+    assert rows_by_name(made)["Training loss"][3] == "0.03"
+    assert [each["seeds"] for each in made.records if each["measurement"] == "train_loss"] == [0, 0, 0, 2]
+
+
+def test_a_data_set_without_published_numbers_has_only_ours() -> None:
+    made = table([result("pgd", "wide", "natural", 0.9)], dataset="digits")
+    assert list(rows_by_name(made)) == ["Natural", "FGSM", "PGD", "Training loss"]
+    assert not any(note.startswith("Paper") for note in made.notes)
+
+
+def test_notes_say_what_was_measured(wide_pgd: list[dict[str, Any]]) -> None:
+    assert "Paper: Figure 4, CIFAR10 panels a-d." in table(wide_pgd).notes
+    assert not any("only" in note or "Checkpoint" in note for note in table(wide_pgd).notes)
+    part = [result("pgd", "wide", "pgd", 0.5, examples=1000, checkpoint="best")]
+    assert "Measured on the first 1000 of 10000 test images only." in table(part).notes
+    assert any(note.startswith("Checkpoint: the best") for note in table(part).notes)
+
+
+def test_published_numbers_are_the_papers() -> None:
+    cifar10, mnist = published("cifar10", "accuracy"), published("mnist", "accuracy")
+    assert cifar10 is not None and mnist is not None
+    assert cifar10["cells"]["fgsm"]["wide"] == {"natural": 90.3, "fgsm": 95.1, "pgd": 0.0, "train_loss": 0.00557}
+    assert mnist["cells"]["pgd"]["simple"]["natural"] == 11.35
+    assert published("digits", "accuracy") is None
+    assert published("cifar10", "nothing") is None
+
+
+SMALL = Table(
+    "a & b", ["Accuracy in %", "x_1"], [["PGD #1", "46.7 ± 2.1"], ["FGSM", "1.0 (0.5–2)"]], [{"value": 1}], ["100%"]
+)
+
+
+def test_markdown() -> None:
+    assert SMALL.markdown().split("\n") == [
+        "**a & b**",
+        "",
+        "| Accuracy in % | x_1 |",
+        "| --- | --: |",
+        "| PGD #1 | 46.7 ± 2.1 |",
+        "| FGSM | 1.0 (0.5–2) |",
+        "",
+        "100%",
+        "",
+    ]
+
+
+def test_latex_escapes_its_special_characters() -> None:
+    assert SMALL.latex().split("\n") == [
+        "% a & b",
+        "% 100%",
+        r"\begin{tabular}{lr}",
+        r"\hline",
+        r"Accuracy in \% & x\_1 \\",
+        r"\hline",
+        r"PGD \#1 & 46.7 $\pm$ 2.1 \\",
+        r"FGSM & 1.0 (0.5--2) \\",
+        r"\hline",
+        r"\end{tabular}",
+        "",
+    ]
+
+
+def test_the_terminals_columns_are_aligned() -> None:
+    lines = SMALL.text().split("\n")
+    assert lines[0] == "a & b" and lines[-1] == "100%"
+    assert lines[2:6] == [
+        "Accuracy in %          x_1",
+        "-" * 26,
+        "PGD #1          46.7 ± 2.1",
+        "FGSM           1.0 (0.5–2)",
+    ]
+
+
+def test_records_come_back_from_the_csv(tmp_path: Path, wide_pgd: list[dict[str, Any]]) -> None:
+    made = table(wide_pgd)
+    paths = made.write(tmp_path / "tables", "accuracy")
+    assert [path.name for path in paths] == ["accuracy.md", "accuracy.tex", "accuracy.csv"]
+    assert paths[0].read_text() == made.markdown()
+    assert paths[1].read_text() == made.latex()
+    read = read_csv(paths[2])
+    assert len(read) == 4 * 4
+    for row, record in zip(read, made.records, strict=True):
+        assert row == {key: "" if value is None else str(value) for key, value in record.items()}
+    cell = next(
+        row for row in read if (row["training"], row["model"], row["measurement"]) == ("pgd", "wide", "natural")
+    )
+    assert (float(cell["value"]), float(cell["paper"]), float(cell["difference"])) == (86.8, 87.3, -0.5)
+    assert cell["source"] == "Figure 4, CIFAR10 panels a-d"
+    assert cell["command"] == "python scripts/accuracy_table.py seed=0"
+
+
+def test_the_same_results_make_the_same_bytes(tmp_path: Path, wide_pgd: list[dict[str, Any]]) -> None:
+    first, again = table(wide_pgd).write(tmp_path / "1", "a"), table(wide_pgd).write(tmp_path / "2", "a")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+
+
+def test_the_geometry_table_has_a_row_for_each_image() -> None:
+    geometry = {
+        "distance_mean": 1.234,
+        "distance_sd": 0.056,
+        "random_distance": 1.3,
+        "angle_mean": 88.6,
+        "angle_sd": 3.2,
+    }
+    measured = {
+        "key": {"starts": 100},
+        "run": {"training": "pgd", "model": "wide"},
+        "loss_median": [0.12345, 2.0],
+        "geometry": [geometry, {**geometry, "angle_mean": 45.0}],
+        "command": "python scripts/loss_histograms.py",
+    }
+    made = geometry_table([measured], dataset="mnist")
+    assert made.rows == [
+        ["PGD wide, image 0", "0.123", "1.23 ± 0.06", "1.30", "89 ± 3"],
+        ["PGD wide, image 1", "2", "1.23 ± 0.06", "1.30", "45 ± 3"],
+    ]
+    assert [record["image"] for record in made.records] == [0, 1]
+    assert (made.records[1]["angle_mean"], made.records[1]["starts"]) == (45.0, 100)

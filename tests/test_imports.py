@@ -1,0 +1,98 @@
+"""Which module may know which: read from the source, and once by importing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import saddlepoint
+
+ROOT = Path(saddlepoint.__file__).parent
+NAMES = {
+    ".".join(["saddlepoint", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in ROOT.rglob("*.py")
+}
+
+
+def imports(name: str, top_level_only: bool = False) -> set[str]:
+    """All modules that a module names in imports, each with the packages above it."""
+    tree = ast.parse(NAMES[name].read_text())
+    named: set[str] = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            named |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {".".join(parts[: end + 1]) for parts in (each.split(".") for each in named) for end in range(len(parts))}
+
+
+def reached(name: str) -> set[str]:
+    """All modules that importing this one imports, through the package's own."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for each in imports(waiting.pop(), top_level_only=True) - found:
+            found.add(each)
+            if each in NAMES:
+                waiting.append(each)
+    return found
+
+
+def users(*libraries: str) -> set[str]:
+    return {name for name in NAMES if imports(name) & set(libraries)}
+
+
+def test_the_graph_is_read_right() -> None:
+    assert {"saddlepoint.attacks", "saddlepoint.threat", "torch", "torch.nn"} <= imports(
+        "saddlepoint.training.objectives"
+    )
+    assert "fractions" in reached("saddlepoint.training.trainer")
+    assert len(NAMES) >= 20
+
+
+def test_only_tracking_imports_wandb() -> None:
+    assert users("wandb") == {"saddlepoint.tracking"}
+
+
+def test_only_config_and_cli_import_hydra() -> None:
+    assert users("hydra", "omegaconf") == {"saddlepoint.config", "saddlepoint.cli"}
+
+
+@pytest.mark.parametrize(
+    "name", ["saddlepoint.results", *(name for name in NAMES if name.startswith("saddlepoint.report"))]
+)
+def test_results_and_report_need_neither_torch_nor_hydra(name: str) -> None:
+    assert not {"torch", "torchvision", "hydra", "omegaconf", "wandb"} & reached(name)
+
+
+@pytest.mark.parametrize(
+    ("lower", "uppers"),
+    [
+        ("saddlepoint.threat", ["attacks", "models", "data", "evaluation", "training", "runtime"]),
+        ("saddlepoint.losses", ["attacks", "models", "data", "evaluation", "training", "runtime"]),
+        ("saddlepoint.attacks", ["models", "data", "evaluation", "training", "runtime", "config"]),
+        ("saddlepoint.models", ["attacks", "data", "evaluation", "training", "threat", "config"]),
+        ("saddlepoint.data", ["attacks", "models", "evaluation", "training", "threat", "config"]),
+        ("saddlepoint.training.objectives", ["evaluation", "data", "config", "tracking"]),
+        ("saddlepoint.evaluation.robustness", ["training", "models", "config", "tracking"]),
+        ("saddlepoint.training.trainer", ["config", "cli", "report", "models"]),
+    ],
+)
+def test_imports_run_one_way(lower: str, uppers: list[str]) -> None:
+    package = lower.rpartition(".")[0]  # a package's own __init__ may gather what lies above
+    found = {name for name in reached(lower) if name.startswith("saddlepoint.") and name != package}
+    assert not [name for name in found for upper in uppers if name.startswith(f"saddlepoint.{upper}")]
+
+
+def test_a_report_is_made_without_torch() -> None:
+    program = (
+        "import sys, saddlepoint.report.tables, saddlepoint.report.figures\n"
+        "assert 'matplotlib' in sys.modules\n"
+        "assert not {'torch', 'hydra', 'omegaconf', 'wandb', 'sklearn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

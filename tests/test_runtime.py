@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+import pytest
+import torch
+
+import saddlepoint.runtime
+from saddlepoint.errors import InputError
+from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, provenance
+
+CPU = torch.device("cpu")
+
+
+def draw(seed: int, purpose: str) -> list[float]:
+    return torch.rand(3, generator=generator(seed, purpose)).tolist()
+
+
+def test_generators_are_the_same_everywhere() -> None:
+    assert draw(0, "init") == pytest.approx([0.5701, 0.6943, 0.4322], abs=1e-4)
+
+
+def test_every_purpose_and_seed_has_a_generator_of_its_own() -> None:
+    draws = {tuple(draw(seed, purpose)) for seed in (0, 1, 2) for purpose in ("init", "order", "augment", "attack")}
+    assert len(draws) == 12
+    assert draw(1, "order") == draw(1, "order")
+
+
+def test_generators_leave_the_global_one_alone() -> None:
+    before = torch.get_rng_state()
+    draw(0, "attack")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"runtime\.device=cuda, but no GPU is visible here; use runtime\.device=cpu"):
+        Runtime("cuda")
+    with pytest.raises(InputError, match=r"runtime\.device=cuda:1"):
+        Runtime("cuda:1")
+    assert Runtime("auto").torch_device == CPU
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "gpu"}, r"runtime\.device=gpu is no device; choose auto, cpu or cuda"),
+        ({"precision": "float16"}, r"runtime\.precision=float16; choose auto, float32 or bfloat16"),
+        ({"device": "cpu", "threads": 0}, r"runtime\.threads=0; expected at least 1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, str | int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Runtime(**settings)  # type: ignore[arg-type]
+
+
+def test_threads_are_set_and_told() -> None:
+    runtime = Runtime("cpu", threads=2)
+    assert torch.get_num_threads() == 2
+    assert runtime.describe() == f"CPU, 2 threads ({platform.machine()})"
+    Runtime("cpu")
+    assert torch.get_num_threads() == 2
+
+
+def test_determinism_is_asked_of_torch() -> None:
+    Runtime("cpu", deterministic=False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    Runtime("cpu", deterministic=True)
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    ("own", "recipe", "fast", "expected"),
+    [
+        ("auto", "float32", True, torch.float32),
+        ("auto", "bfloat16", True, torch.bfloat16),
+        ("auto", "bfloat16", False, torch.float32),
+        ("float32", "bfloat16", True, torch.float32),
+        ("bfloat16", "float32", True, torch.bfloat16),
+    ],
+)
+def test_the_precision_is_the_recipes_where_the_hardware_has_it(
+    monkeypatch: pytest.MonkeyPatch, own: str, recipe: str, fast: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(saddlepoint.runtime, "has_fast_bfloat16", lambda device: fast)
+    assert Runtime("cpu", own).training_dtype(recipe) == expected
+
+
+def test_bfloat16_demanded_of_slow_hardware_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saddlepoint.runtime, "has_fast_bfloat16", lambda device: False)
+    with pytest.raises(InputError, match="this cpu has no bfloat16 arithmetic"):
+        Runtime("cpu", "bfloat16").training_dtype("float32")
+
+
+def test_bfloat16_is_fast_only_where_the_processor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saddlepoint.runtime, "cpu_flags", lambda: {"avx512f", "avx2"})
+    assert not has_fast_bfloat16(CPU)
+    assert not has_fast_bfloat16(torch.device("meta"))
+
+
+def test_autocast_lowers_forward_passes_only_when_asked() -> None:
+    runtime, x = Runtime("cpu"), torch.rand(2, 2)
+    with runtime.autocast(torch.float32):
+        assert (x @ x).dtype == torch.float32
+    with runtime.autocast(torch.bfloat16):
+        assert (x @ x).dtype == torch.bfloat16
+
+
+def test_provenance_names_versions_and_device() -> None:
+    told = provenance(Runtime("cpu"))
+    assert told["torch"] == torch.__version__
+    assert told["saddlepoint"] == version("saddlepoint")
+    assert told["python"] == platform.python_version()
+    assert told["device"] == Runtime("cpu").describe()
+    commit = told["commit"].removesuffix("+")
+    assert commit == "unknown" or (len(commit) == 12 and int(commit, 16) >= 0)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import wandb
+from PIL import Image
+
+from saddlepoint.tracking import Quiet, Tracker, Wandb
+
+CONFIG = {
+    "seed": 3,
+    "dataset": {"name": "digits"},
+    "model": {"name": "wide"},
+    "training": {"name": "pgd"},
+    "recipe": {"name": "fast"},
+    "threat": {"eps": "4/16"},
+}
+
+
+class Broken:
+    """A W&B run that fails in everything."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.summary = self
+
+    def fail(self, *arguments: object, **options: object) -> None:
+        self.calls += 1
+        raise ConnectionError("the network is down")
+
+    log = finish = update = fail
+
+
+def use_all(tracker: Tracker) -> None:
+    tracker.log(1, {"loss": 0.5})
+    tracker.images(1, "examples", np.zeros((1, 2, 2, 1)), ["a"])
+    tracker.table("accuracy", [{"a": 1}])
+    tracker.finish({"loss": 0.5})
+
+
+@pytest.mark.parametrize("first", ["log", "images", "table", "finish"])
+def test_a_failure_is_said_once_and_never_raised(caplog: pytest.LogCaptureFixture, first: str) -> None:
+    tracker, run = Wandb("saddlepoint", "offline"), Broken()
+    tracker.run = run
+    arguments: dict[str, tuple[Any, ...]] = {
+        "log": (1, {"loss": 0.5}),
+        "images": (1, "examples", np.zeros((1, 2, 2, 3)), ["a"]),
+        "table": ("accuracy", [{"a": 1}]),
+        "finish": ({"loss": 0.5},),
+    }
+    with caplog.at_level(logging.WARNING):
+        getattr(tracker, first)(*arguments[first])
+        use_all(tracker)
+    assert [record.getMessage() for record in caplog.records] == [
+        "W&B is off from here on (ConnectionError: the network is down); history.csv stays complete"
+    ]
+    assert run.calls == 1
+
+
+def test_a_failure_to_start_is_said_once_and_never_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wandb, "init", Broken().fail)
+    tracker = Wandb("saddlepoint", "offline")
+    with caplog.at_level(logging.WARNING):
+        tracker.start(tmp_path, CONFIG)
+        use_all(tracker)
+    assert len(caplog.records) == 1
+    assert "ConnectionError" in caplog.text
+
+
+def test_quiet_and_a_tracker_that_was_not_started_do_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    quiet = Quiet()
+    quiet.start(tmp_path, CONFIG)
+    use_all(quiet)
+    use_all(Wandb("saddlepoint", "offline"))
+    assert list(tmp_path.iterdir()) == []
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "environment", "key", "decided"),
+    [
+        ("auto", None, None, "offline"),
+        ("auto", None, "x" * 40, "online"),
+        ("auto", "disabled", "x" * 40, "disabled"),
+        ("online", "disabled", None, "online"),
+    ],
+)
+def test_the_mode_is_online_only_with_a_key(
+    monkeypatch: pytest.MonkeyPatch, mode: str, environment: str | None, key: str | None, decided: str
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("WANDB_MODE", environment)
+    monkeypatch.setattr(type(wandb.api), "api_key", key, raising=False)
+    assert Wandb("saddlepoint", mode)._decide() == decided
+
+
+def test_an_offline_run_is_named_grouped_and_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    directory = tmp_path / "digits" / "wide-pgd-fast" / "seed3"
+    directory.mkdir(parents=True)
+    tracker = Wandb("saddlepoint", "offline")
+    tracker.start(directory, CONFIG)
+    run = tracker.run
+    assert run is not None
+    assert (run.project, run.group, run.name, run.job_type) == (
+        "saddlepoint",
+        "digits/wide-pgd-fast",
+        "wide-pgd-fast-s3",
+        "train",
+    )
+    assert sorted(run.tags) == ["digits", "fast", "pgd", "wide"]
+    assert run.config["threat"] == {"eps": "4/16"}
+    tracker.log(5, {"train_loss": 0.25})
+    tracker.images(5, "examples", np.array([0.0, 0.2, 0.6, 1.0]).reshape(1, 2, 2, 1), ["a four"])
+    tracker.table("accuracy", [{"model": "wide", "pgd": 0.5}])
+    assert (run.summary["step"], run.summary["train_loss"]) == (5, 0.25)
+    tracker.finish({"best_step": 5})
+    assert run.summary["best_step"] == 5
+    (folder,) = (directory / "wandb").glob("offline-run-*")
+    assert folder.name.endswith(run.id)
+    assert (folder / f"run-{run.id}.wandb").stat().st_size > 0
+    (image,) = folder.rglob("media/images/*.png")
+    assert np.asarray(Image.open(image).convert("L")).tolist() == [[0, 51], [153, 255]]
+
+    again = Wandb("saddlepoint", "offline")
+    again.start(directory, CONFIG)  # the same directory goes on with the same run
+    assert again.run is not None
+    assert again.run.id == run.id
+    again.finish({})
