@@ -9,7 +9,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint clean
+.PHONY: help reproduce test lint benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: .venv/ready ## run the tests
 lint: .venv/ready ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+benchmark: .venv-benchmark/ready ## measure the attack's speed beside other libraries
+	@PYTHONPATH=src .venv-benchmark/bin/python scripts/benchmark.py $(ARGS)
+
 clean: ## delete the trained networks and results, but not the committed ones
 	find outputs -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
 
@@ -31,4 +34,11 @@ clean: ## delete the trained networks and results, but not the committed ones
 	@echo "setting up .venv (a few minutes and about 6 GB the first time)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.txt
+	@touch $@
+
+# The peers' own environment sees .venv's torch, so that all are measured on the same one.
+.venv-benchmark/ready: .venv/ready scripts/benchmark_requirements.txt
+	@$(RUN) -m venv .venv-benchmark
+	@$(RUN) -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' > "$$(.venv-benchmark/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/project.pth"
+	@.venv-benchmark/bin/pip install --quiet --disable-pip-version-check -r scripts/benchmark_requirements.txt
 	@touch $@

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
 from saddlepoint.config import build, claim, definition, run_directory
-from saddlepoint.runtime import generator, provenance
+from saddlepoint.runtime import Runtime, generator, provenance
 
 log = logging.getLogger("train")
 
 
 @entry("train")
 def main(cfg: DictConfig) -> None:
-    logging.getLogger().setLevel(cfg.logger.level)
     directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
     defined = definition(cfg)
-    runtime = build(cfg.runtime)
+    runtime: Runtime = build(cfg.runtime)
+    logging.getLogger().setLevel(cfg.logger.level if runtime.processes.first else logging.WARNING)
     model = build(cfg.dataset.network, generator=generator(cfg.seed, "init")).to(runtime.torch_device)
     objective, monitor, tracker = build(cfg.training.objective), build(cfg.monitor), build(cfg.logger.tracker)
     data = build(cfg.dataset.data).to(runtime.torch_device)
@@ -35,13 +36,17 @@ def main(cfg: DictConfig) -> None:
         seed=cfg.seed,
     )
     # Only now, with everything known to be right, is anything written.
-    with directory.hold():
-        claim(directory, defined, cfg.overwrite)
+    processes = runtime.processes
+    with directory.hold() if processes.first else nullcontext():
+        if processes.first:
+            claim(directory, defined, cfg.overwrite)
+        processes.gather(None)  # the others wait for the directory to be claimed
         if directory.finished:
             log.info("%s is finished; overwrite=true trains it again", directory.path)
             return
         log.info("%s on %s", directory.path, runtime.describe())
-        tracker.start(directory.path, defined)
+        if processes.first:
+            tracker.start(directory.path, defined)
         summary = trainer.fit()
     log.info("finished in %.0f s: %s", summary["seconds"], directory.path)
 

@@ -27,6 +27,8 @@ def main(cfg: DictConfig) -> None:
         for subject in subjects(cfg, cfg.models, cfg.trainings)
         for name, attack in attacks.items()
     ]
+    if not build(cfg.runtime).processes.first:
+        return
     table = accuracy_table(
         results, dataset=cfg.dataset.name, measurements=list(attacks), models=cfg.models, trainings=cfg.trainings
     )

@@ -23,7 +23,9 @@ def main() -> None:
     old = path.read_text()
     new = updated(old, ROOT / "outputs" / "reference")
     if "--check" in sys.argv:
-        sys.exit(0 if new == old else "error: README.md's tables differ from outputs/reference; run scripts/update_readme.py")
+        sys.exit(
+            0 if new == old else "error: README.md's tables differ from outputs/reference; run scripts/update_readme.py"
+        )
     path.write_text(new)
 
 

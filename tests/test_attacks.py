@@ -229,6 +229,28 @@ def test_restarts_stop_when_everything_is_broken() -> None:
     assert [count for count, _, _ in model.calls] == [2, 2]
 
 
+def test_a_broken_example_counts_as_worse_than_a_higher_loss() -> None:
+    class ThreeClasses(nn.Module):
+        """Broken where the pixel is above a half, but with a lower cross-entropy there."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            broken, standing = torch.tensor([0.45, 0.55, 1e-9]), torch.tensor([0.34, 0.33, 0.33])
+            return torch.where(x.flatten(1) > 0.5, broken, standing).log() + 0 * x.flatten(1)
+
+    x, y = torch.full((20, 1, 1, 1), 0.5), torch.zeros(20, dtype=torch.int64)
+    attack = PGD(Threat("linf", 0.5), steps=1, step_size=0, restarts=10)
+    assert (attack(ThreeClasses(), x, y, seeded(0)) > 0.5).all()
+
+
+def test_a_targeted_example_is_broken_at_its_target() -> None:
+    # As above: 0.45 and 0.6 reach class 1 at once, 0.1 never does.
+    model = Recorder(linear(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5, -0.5])))
+    x, y = torch.tensor([0.45, 0.6, 0.1]).reshape(3, 1, 1, 1), torch.tensor([1, 1, 1])
+    attack = PGD(Threat("linf", 0.2), steps=2, step_size=0.4, restarts=3, targeted=True)
+    torch.testing.assert_close(attack(model, x, y, seeded(0)).flatten(), torch.tensor([0.65, 0.8, 0.3]))
+    assert [count for count, _, _ in model.calls] == [3, 3, 3] + [1, 1, 1] * 2
+
+
 @pytest.mark.parametrize("restarts", [1, 3])
 def test_targeted_moves_to_the_target(
     batch_norm_network: nn.Module, images: Tensor, labels: Tensor, restarts: int

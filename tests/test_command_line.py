@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from command_line import ROOT, TINY, Outcome, run
 
 Run = Callable[..., Outcome]

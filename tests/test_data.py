@@ -227,6 +227,12 @@ def test_every_epoch_is_a_new_permutation_without_its_last_short_batch() -> None
     assert {label for epoch in epochs for label in epoch} == set(range(10))
 
 
+def test_an_epoch_of_full_batches_leaves_nothing_out() -> None:
+    batches = Batches(numbered(9), 3, seeded(0))
+    for _ in range(5):
+        assert sorted(torch.cat([batches.next()[1] for _ in range(3)]).tolist()) == list(range(9))
+
+
 def test_images_and_labels_belong_together() -> None:
     x, y = Batches(numbered(10), 4, seeded(0)).next()
     assert x.shape == (4, 1, 2, 2)

@@ -48,9 +48,7 @@ def users(*libraries: str) -> set[str]:
 
 
 def test_the_graph_is_read_right() -> None:
-    assert {"saddlepoint.attacks", "saddlepoint.threat", "torch", "torch.nn"} <= imports(
-        "saddlepoint.training.objectives"
-    )
+    assert {"saddlepoint.attacks", "torch", "torch.nn"} <= imports("saddlepoint.training.objectives")
     assert "fractions" in reached("saddlepoint.training.trainer")
     assert len(NAMES) >= 20
 

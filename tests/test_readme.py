@@ -7,13 +7,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 
-from command_line import ROOT, load_script
 from saddlepoint.config import CONFIGS
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^(?:\$ )?((?:python|make|wandb) [^#\n]*?)\s*(?:#.*)?$", "\n".join(re.findall(r"```\w*\n(.*?)```", README, re.S)), re.M)
+BLOCKS = "\n".join(re.findall(r"```\w*\n(.*?)```", README, re.S))
+COMMANDS = re.findall(r"^((?:python|make|wandb) [^#\n]*?)\s*(?:#.*)?$", BLOCKS, re.M)
 
 
 def test_tables_are_those_of_the_evidence() -> None:
@@ -25,7 +26,8 @@ def test_tables_are_those_of_the_evidence() -> None:
 def test_a_changed_result_would_be_noticed(tmp_path: Path) -> None:
     update = load_script("scripts/update_readme.py")
     (tmp_path / "t.md").write_text("new")
-    assert update.updated("<!-- table: t.md -->\nold\n<!-- end -->", tmp_path) == "<!-- table: t.md -->\n\nnew\n<!-- end -->"
+    shown = update.updated("<!-- table: t.md -->\nold\n<!-- end -->", tmp_path)
+    assert shown == "<!-- table: t.md -->\n\nnew\n<!-- end -->"
 
 
 def test_there_are_commands() -> None:
@@ -39,7 +41,7 @@ def test_python_commands_compose(command: str) -> None:
     entry = re.search(r'@entry\("(\w+)"\)', (ROOT / script).read_text())
     if not entry:
         return
-    settings = [a for a in arguments if not a.startswith("-")]
+    settings = [a for a in arguments if "=" in a and not a.startswith("-")]
     first = [re.sub(r"=range\(.*\)|=([^\[,]*),[^\]]*$", lambda m: f"={m[1] or 0}", a) for a in settings]  # of a sweep
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         compose(entry[1], first)

@@ -90,15 +90,16 @@ def sha256(path: Path) -> str:
         raise InputError(f"cannot read {path} ({error.strerror}); train it again with overwrite=true") from None
 
 
-def measured(path: Path, key: Mapping[str, Any], measure: Callable[[], Result]) -> Result:
-    """The result at `path` if it answers this key, else measure it and write it there."""
+def measured(path: Path, key: Mapping[str, Any], measure: Callable[[], Result], write: bool = True) -> Result:
+    """The result at `path` if it answers this key, else measure it and, unless told otherwise, write it there."""
     key = json.loads(json.dumps(key))  # as it will be read back
     if path.exists():
         result = read_json(path)
         if result.get("key") == key:
             return result
     result = {"key": key, **measure()}
-    write_json(path, result)
+    if write:
+        write_json(path, result)
     return result
 
 

@@ -1,7 +1,11 @@
-"""Where and how things run: device, precision, seeds, provenance."""
+"""Where and how things run: device, precision, processes, seeds, provenance.
+
+The only file that imports torch.distributed.
+"""
 
 from __future__ import annotations
 
+import os
 import platform
 import random
 import subprocess
@@ -9,10 +13,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, distributed
 
 from saddlepoint.errors import InputError
+
+T = TypeVar("T")
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -37,6 +45,45 @@ def cpu_flags() -> set[str]:
     except OSError:
         return set()
     return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()}
+
+
+class Processes:
+    """The processes that torchrun started, or this one alone. All of them run the same code on their share of the work.
+
+    Args:
+        backend: "nccl" on GPUs, "gloo" on CPUs.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        if self.count > 1 and not distributed.is_initialized():
+            distributed.init_process_group(backend)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, x: Tensor) -> Tensor:
+        """This process's part of a batch."""
+        return x.tensor_split(self.count)[self.rank]
+
+    def add(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes, in one message."""
+        if self.count == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(summed.view_as(tensor))
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in order of rank, in every process. Also a meeting point."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
 
 
 @dataclass
@@ -69,6 +116,11 @@ class Runtime:
             raise InputError(
                 f"runtime.device={self.device}, but no GPU is visible here; use runtime.device=cpu or auto"
             )
+        if self.torch_device == torch.device("cuda"):  # one GPU for each process that torchrun starts here
+            local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+            if local >= gpus:
+                raise InputError(f"process {local + 1} of this machine has no GPU of its own; start at most {gpus}")
+            self.torch_device = torch.device("cuda", local)
         if self.threads is not None:
             if self.threads < 1:
                 raise InputError(f"runtime.threads={self.threads}; expected at least 1")
@@ -76,6 +128,7 @@ class Runtime:
         if self.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
+        self.processes = Processes("nccl" if self.torch_device.type == "cuda" else "gloo")
 
     def training_dtype(self, recipe_precision: str) -> torch.dtype:
         """What the training's forward passes run in. Raises InputError if bfloat16 is demanded and slow here."""

@@ -59,13 +59,26 @@ def test_one_network_of_no_loss_has_a_histogram_too() -> None:
     assert sum(bar.get_height() for bar in axis.patches) == 7
 
 
-def test_legend_and_title_do_not_cover_the_panels() -> None:
-    for figure in (loss_histograms(ENDS, "mnist"), loss_trajectories(PATHS, "mnist")):
-        figure.draw_without_rendering()
-        panels = [axis.get_tightbbox() for axis in figure.axes]
-        others = [legend.get_window_extent() for legend in figure.legends]
-        for other in others:
-            assert not any(panel.overlaps(other) for panel in panels if panel is not None)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "trajectories",
+        pytest.param(
+            "histograms",
+            marks=pytest.mark.xfail(
+                strict=True, reason='BUG loss_histograms: without layout="constrained" texts overlap'
+            ),
+        ),
+    ],
+)
+def test_legend_and_title_do_not_cover_the_panels(kind: str) -> None:
+    figure = loss_trajectories(PATHS, "mnist") if kind == "trajectories" else loss_histograms(ENDS, "mnist")
+    figure.draw_without_rendering()
+    assert figure._suptitle is not None
+    around = [figure._suptitle.get_window_extent(), *(legend.get_window_extent() for legend in figure.legends)]
+    for panel in (axis.get_tightbbox() for axis in figure.axes):
+        assert panel is not None
+        assert not any(panel.overlaps(each) for each in around)
 
 
 @pytest.mark.parametrize("kind", ["trajectories", "histograms"])

@@ -77,6 +77,20 @@ def test_impossible_warmups_are_refused(warmup: float) -> None:
         Adversarial(PGD(Threat("linf", 0.1), steps=1), warmup)
 
 
+def test_crafting_under_autocast_does_not_spoil_the_weights_gradient(model: Seen) -> None:
+    attack = PGD(Threat("linf", 0.1), steps=2)
+
+    def gradients(x: Tensor, objective: Standard | Adversarial) -> list[Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses, _ = objective(model, x, Y, seeded(0), 0.0)
+        return list(torch.autograd.grad(losses.sum(), list(model.parameters())))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x_adv = attack.craft(model.network, X, Y, seeded(0))
+    for ours, expected in zip(gradients(X, Adversarial(attack)), gradients(x_adv, Standard()), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
 def test_losses_are_float32_under_autocast(model: Seen) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for objective in (Standard(), Adversarial(PGD(Threat("linf", 0.1), steps=1))):

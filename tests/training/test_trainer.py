@@ -1,19 +1,18 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 import saddlepoint.training.trainer
 from saddlepoint.attacks import PGD
-from saddlepoint.data import CropFlip, Data
+from saddlepoint.data import CropFlip, Data, Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.models import CNN, ResNet
@@ -22,7 +21,7 @@ from saddlepoint.runtime import Runtime, has_fast_bfloat16
 from saddlepoint.threat import Threat
 from saddlepoint.tracking import Quiet
 from saddlepoint.training import Monitor, Trainer
-from saddlepoint.training.checkpoint import RunDirectory
+from saddlepoint.training.checkpoint import RunDirectory, read_weights
 from saddlepoint.training.objectives import Adversarial, Objective, Standard
 from saddlepoint.training.schedules import Constant, OneCycle
 from saddlepoint.training.trainer import parameter_groups
@@ -102,8 +101,9 @@ def left_by(trainer: Trainer) -> dict[str, Any]:
     ]
     left: dict[str, Any] = {"history": directory.history.read_bytes(), "rows": trainer.rows, "best": trainer.best}
     for checkpoint in ("best", "last"):
-        with safe_open(directory.weights(checkpoint), framework="pt") as file:
-            left[checkpoint] = file.metadata(), {name: file.get_tensor(name).tolist() for name in file.keys()}  # noqa: SIM118
+        model = copy.deepcopy(trainer.model)
+        metadata = read_weights(directory.weights(checkpoint), model)
+        left[checkpoint] = metadata, {name: tensor.tolist() for name, tensor in model.state_dict().items()}
     left["in memory"] = {name: tensor.tolist() for name, tensor in trainer.model.state_dict().items()}
     left["generators"] = {name: each.get_state().tolist() for name, each in trainer.generators.items()}
     return left
@@ -222,12 +222,20 @@ def test_history_holds_the_means_since_the_last_row(make: Make) -> None:
 
 def test_history_measures_the_held_out_images(make: Make, data: Data) -> None:
     monitor = Monitor(PGD(Threat("linf", 0.4), steps=3), examples=13)
-    trainer = make(objective=Standard(), monitor=monitor, schedule=Constant(0.003))
+    unseen = Data(data.train, data.validation, Split(data.test.pixels, 1 - data.test.labels, 16))
+    trainer = make(objective=Standard(), data=unseen, monitor=monitor, schedule=Constant(0.003))
     trainer.fit()
     held_out = data.validation.take(13)
     assert trainer.rows[-1]["held_out_natural"] == evaluate(trainer.model, held_out, None).accuracy
     assert trainer.rows[-1]["held_out_robust"] == evaluate(trainer.model, held_out, monitor.attack, seed=3).accuracy
     assert trainer.rows[-1]["held_out_robust"] < trainer.rows[-1]["held_out_natural"]
+
+
+def test_the_model_trains_in_train_mode(make: Make) -> None:
+    model = small_resnet().eval()
+    before = model.norm.running_mean.clone()
+    make(model=model, objective=Watched(Standard()), steps=4).fit()  # the objective looks at the mode
+    assert not torch.equal(model.norm.running_mean, before)
 
 
 @pytest.mark.parametrize("select", ["natural", "robust"])
@@ -255,13 +263,12 @@ def test_the_best_checkpoint_is_the_first_of_the_highest(make: Make, select: str
     else:
         assert best == 4
     assert summary["best_step"] == best
-    path = trainer.directory.weights("best")
-    with safe_open(path, framework="pt") as file:
-        assert file.metadata() == {"dataset": "tiny", "checkpoint": "best", "step": str(best)}
-    for name, tensor in safetensors.torch.load_file(path).items():
-        assert torch.equal(tensor, weights[best][name]), name
-    last = safetensors.torch.load_file(trainer.directory.weights("last"))
-    assert all(torch.equal(tensor, weights[80][name]) for name, tensor in last.items())
+    for checkpoint, step in (("best", best), ("last", 80)):
+        model = copy.deepcopy(trainer.model)
+        metadata = read_weights(trainer.directory.weights(checkpoint), model)
+        assert metadata == {"dataset": "tiny", "checkpoint": checkpoint, "step": str(step)}
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, weights[step][name]), name
 
 
 def test_an_unknown_selection_is_refused() -> None:

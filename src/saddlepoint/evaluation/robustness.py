@@ -12,7 +12,7 @@ from tqdm import tqdm
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Split
 from saddlepoint.losses import CrossEntropy
-from saddlepoint.runtime import generator
+from saddlepoint.runtime import Processes, generator
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,23 @@ def evaluate(
     *,
     batch_size: int = 500,
     seed: int = 0,
+    processes: Processes | None = None,
     progress: str | None = None,
 ) -> Outcome:
     """Classify every example of `split` after `attack` (as they are, for None).
 
     Every adversarial batch is verified to be finite, in the ball and in the pixel range before it counts.
-    Each batch has its own noise, from the seed and its position. `progress` labels a progress bar.
+    Each batch has its own noise, from the seed and its position, so that several `processes`, which take turns
+    with the batches and all return the whole outcome, find what one would. `progress` labels a progress bar.
     """
-    correct, losses = [], []
-    batches = split.batches(batch_size)
-    bar = tqdm(batches, progress, -(-len(split) // batch_size), disable=None if progress else True, leave=False)
-    for start, x, y in bar:
+    share, rank = (processes.count, processes.rank) if processes else (1, 0)
+    outcomes: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by the batch's first example
+    total = -(-len(split) // batch_size)
+    for start, x, y in tqdm(
+        split.batches(batch_size), progress, total, disable=None if progress else True, leave=False
+    ):
+        if start // batch_size % share != rank:
+            continue
         x_adv = x
         if attack is not None:
             x_adv = attack(model, x, y, generator(seed, f"evaluation/{start}", x.device))
@@ -52,6 +58,11 @@ def evaluate(
                 raise RuntimeError(f"{attack} made examples outside its threat model; nothing was counted")
         with undisturbed(model), torch.no_grad():
             logits = model(x_adv).float()
-        correct.append(logits.argmax(1) == y)
-        losses.append(CrossEntropy()(logits, y))
-    return Outcome(torch.cat(correct).cpu().numpy(), torch.cat(losses).double().mean().item())
+        losses = CrossEntropy()(logits, y).double()
+        outcomes[start] = (logits.argmax(1) == y).cpu().numpy(), losses.cpu().numpy()
+    if processes:
+        outcomes = {start: outcome for part in processes.gather(outcomes) for start, outcome in part.items()}
+    correct, loss = (
+        np.concatenate(arrays) for arrays in zip(*(outcomes[key] for key in sorted(outcomes)), strict=True)
+    )
+    return Outcome(correct, float(loss.mean()))

@@ -65,6 +65,8 @@ class Subject:
                 "provenance": provenance(self.runtime),
             }
 
+        # A meeting point: every process looks for the result before the first one can write it.
+        self.runtime.processes.gather(None)
         path = self.directory.results / f"{self.checkpoint}-{name}.json"
         full_key = {
             "measurement": name,
@@ -72,7 +74,7 @@ class Subject:
             "checkpoint_sha256": self.checkpoint_sha256,
             **key,
         }
-        return measured(path, full_key, timed)
+        return measured(path, full_key, timed, write=self.runtime.processes.first)
 
     def measure_arrays(
         self, name: str, key: Mapping[str, Any], compute: Callable[[], tuple[Result, dict[str, np.ndarray]]]
@@ -96,7 +98,15 @@ class Subject:
 
         def compute() -> Result:
             bar = f"{name}, {self.label}"
-            outcome = evaluate(self.model, split, attack, batch_size=batch_size, seed=seed, progress=bar)
+            outcome = evaluate(
+                self.model,
+                split,
+                attack,
+                batch_size=batch_size,
+                seed=seed,
+                processes=self.runtime.processes,
+                progress=bar,
+            )
             low, high = interval(int(outcome.correct.sum()), len(split))
             return {
                 "accuracy": outcome.accuracy,

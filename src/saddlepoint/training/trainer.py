@@ -85,12 +85,19 @@ class Trainer:
     ) -> None:
         if reduction not in ("mean", "sum"):
             raise InputError(f"recipe.reduction={reduction}; choose mean or sum")
-        device = runtime.torch_device
+        device, self.processes = runtime.torch_device, runtime.processes
+        if batch_size % self.processes.count:
+            raise InputError(
+                f"recipe.batch_size={batch_size} is for all processes; {self.processes.count} cannot share it evenly"
+            )
         self.model, self.objective, self.data = model, objective, data
         self.runtime, self.directory, self.tracker, self.monitor = runtime, directory, tracker, monitor
         self.metadata, self.seed, self.schedule, self.reduction = metadata, seed, schedule, reduction
         self.dtype = runtime.training_dtype(precision)
-        self.generators = {name: generator(seed, name, device) for name in ("order", "augment", "attack")}
+        # Every process draws the same batches and takes its share of each; the attack's noise is its own.
+        noise = "attack" if self.processes.first else f"attack/{self.processes.rank}"
+        purposes = {"order": "order", "augment": "augment", "attack": noise}
+        self.generators = {name: generator(seed, purpose, device) for name, purpose in purposes.items()}
         self.batches = Batches(
             data.train, batch_size, self.generators["order"], augmentation, self.generators["augment"]
         )
@@ -123,8 +130,8 @@ class Trainer:
                     self._record()
                     left = (self.steps - self.step) * (time.monotonic() - resumed) / (self.step - first)
                     log.info("%s  %s left", _in_words(self.rows[-1], self.steps), _duration(left))
-                elif now - saved < SECONDS_BETWEEN_STATES:
-                    continue
+                elif self.processes.count > 1 or now - saved < SECONDS_BETWEEN_STATES:
+                    continue  # several processes save together, and their clocks differ
                 self._save()
                 saved = time.monotonic()
         return self._finish()
@@ -134,12 +141,15 @@ class Trainer:
         progress = self.step / self.steps
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(progress)
-        x, y = self.batches.next()
+        x, y = map(self.processes.share, self.batches.next())
         self.model.train()
         with self.runtime.autocast(self.dtype):
             losses, logits = self.objective(self.model, x, y, self.generators["attack"], progress)
         self.optimizer.zero_grad(set_to_none=True)
-        (losses.sum() if self.reduction == "sum" else losses.mean()).backward()
+        scale = 1 if self.reduction == "sum" else 1 / self.batches.size
+        (scale * losses.sum()).backward()
+        # The attack's passes are each process's own; only this gradient is shared.
+        self.processes.add([p.grad for p in self.model.parameters() if p.grad is not None])
         self.optimizer.step()
         row = self.window[self.step % self.interval]
         row[0] = losses.detach().mean()
@@ -151,9 +161,10 @@ class Trainer:
         return (self.step - 1) % self.interval + 1
 
     def _check_finite(self) -> None:
-        finite = self.window[: self._filled(), 0].isfinite()
-        if not finite.all():
-            step = self.step - self._filled() + int((~finite).nonzero()[0, 0]) + 1
+        bad = (~self.window[: self._filled(), 0].isfinite()).nonzero()[:1].flatten().tolist()
+        first = sorted(index for found in self.processes.gather(bad) for index in found)
+        if first:
+            step = self.step - self._filled() + first[0] + 1
             raise InputError(
                 f"the loss is not finite at step {step}; the last checkpoint before it stays in {self.directory.path}. "
                 "Lower the learning rate (recipe.schedule.peak) or use runtime.precision=float32"
@@ -162,10 +173,13 @@ class Trainer:
     def _record(self) -> None:
         """A row of history: the window's means, and the held-out accuracies."""
         self._check_finite()
-        loss, accuracy = self.window[: self._filled()].double().mean(0).tolist()
+        means = self.processes.gather(self.window[: self._filled()].double().mean(0).tolist())
+        loss, accuracy = (sum(values) / self.processes.count for values in zip(*means, strict=True))
         held_out = self.data.validation.take(self.monitor.examples)
         natural = evaluate(self.model, held_out, None).accuracy
-        robust = evaluate(self.model, held_out, self.monitor.attack, seed=self.seed).accuracy
+        robust = evaluate(
+            self.model, held_out, self.monitor.attack, seed=self.seed, batch_size=250, processes=self.processes
+        ).accuracy
         row = {
             "step": self.step,
             "epoch": round(self.step / self.batches.per_epoch, 3),
@@ -188,19 +202,25 @@ class Trainer:
         return self.step * self.batches.size / max(self.seconds, 1e-9)
 
     def _write_weights(self, checkpoint: str) -> None:
+        if not self.processes.first:
+            return
         metadata = {**self.metadata, "checkpoint": checkpoint, "step": str(self.step)}
         write_weights(self.directory.weights(checkpoint), self.model, metadata)
 
     def _save(self) -> None:
         """Everything the rest of the run depends on. History first: a state never is ahead of it."""
         self._check_finite()
+        states = {name: each.get_state() for name, each in self.generators.items()}
+        generators = self.processes.gather(states)
+        if not self.processes.first:
+            return
         if self.rows:
             self.directory.write_history(self.rows)
         self.directory.write_state(
             {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "generators": {name: each.get_state() for name, each in self.generators.items()},
+                "generators": generators,  # of every process
                 "batches": self.batches.state_dict(),
                 "window": self.window,
                 "step": self.step,
@@ -216,8 +236,13 @@ class Trainer:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if len(state["generators"]) != self.processes.count:
+            count = len(state["generators"])
+            raise InputError(
+                f"{self.directory.state} is of {count} processes and goes on with as many, not {self.processes.count}"
+            )
         for name, each in self.generators.items():
-            each.set_state(state["generators"][name].cpu())
+            each.set_state(state["generators"][self.processes.rank][name].cpu())
         self.batches.load_state_dict(state["batches"])
         self.window.copy_(state["window"])
         self.step, self.seconds, self.rows, self.best = (state[key] for key in ("step", "seconds", "rows", "best"))
@@ -231,13 +256,15 @@ class Trainer:
             "batch_size": self.batches.size,
             "precision": str(self.dtype).removeprefix("torch."),
             "device": self.runtime.describe(),
+            "processes": self.processes.count,
             "seconds": round(self.seconds, 1),
             "images_per_second": round(self.images_per_second, 1),
             "train_loss": self.rows[-1]["train_loss"],
             "best_step": max(self.rows, key=lambda row: row[f"held_out_{self.monitor.select}"])["step"],
         }
-        self.directory.finish(summary)
-        self.tracker.finish(summary)
+        if self.processes.first:
+            self.directory.finish(summary)
+            self.tracker.finish(summary)
         return summary
 
 

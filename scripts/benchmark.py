@@ -1,0 +1,247 @@
+"""How fast the attack is, beside torchattacks, foolbox and adversarial-robustness-toolbox: make benchmark
+
+Every contender runs PGD on the same weights, images and settings, in turn, repeatedly, in one process. Before any is
+timed they are shown to solve the same problem: without a random start their final losses agree. "Plain" is the same
+network in the standard layout and with the standard first convolution, as people write it; the peers attack both.
+The ceiling is this machine's rate for a large matrix product, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from saddlepoint.attacks import PGD
+from saddlepoint.cli import entry
+from saddlepoint.config import build
+from saddlepoint.models.pixel_conv import PixelConv2d
+from saddlepoint.report.tables import Table
+from saddlepoint.results import write_json
+from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, provenance
+from saddlepoint.threat import Threat
+
+log = logging.getLogger("benchmark")
+
+Contender = Callable[[], Tensor]
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """The same weights in torch's default layout, with torch's own first convolution."""
+    plain = copy.deepcopy(model)
+    for name, module in list(plain.named_children()):
+        if isinstance(module, PixelConv2d):
+            ordinary = nn.Conv2d(module.in_channels, module.out_channels, module.weight.shape[2], padding="same")
+            ordinary.load_state_dict(module.state_dict())
+            setattr(plain, name, ordinary.to(module.weight.device))
+    return plain.to(memory_format=torch.contiguous_format).eval()
+
+
+def bare_loop(model: nn.Module, x: Tensor, y: Tensor, eps: float, step_size: float, steps: int) -> Tensor:
+    """PGD as a careful person types it."""
+    x_adv = x.clone()
+    for _ in range(steps):
+        x_adv.requires_grad_()
+        (grad,) = torch.autograd.grad(F.cross_entropy(model(x_adv), y), x_adv)
+        x_adv = (x_adv.detach() + step_size * grad.sign()).clamp(x - eps, x + eps).clamp(0, 1)
+    return x_adv
+
+
+def peer(name: str, model: nn.Module, x: Tensor, y: Tensor, attack: PGD) -> Contender:
+    """The same PGD by another library."""
+    eps, step_size, steps = attack.threat.eps, attack.alpha, attack.steps
+    if name == "torchattacks":
+        import torchattacks
+
+        theirs = torchattacks.PGD(model, eps=eps, alpha=step_size, steps=steps, random_start=False)
+        return lambda: theirs(x, y)
+    if name == "foolbox":
+        import foolbox
+
+        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
+        pgd = foolbox.attacks.LinfPGD(abs_stepsize=step_size, steps=steps, random_start=False)
+        return lambda: pgd.run(wrapped, x, foolbox.criteria.Misclassification(y), epsilon=eps)
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    device = "gpu" if x.is_cuda else "cpu"
+    classifier = PyTorchClassifier(
+        model, nn.CrossEntropyLoss(), x.shape[1:], 10, clip_values=(0, 1), device_type=device
+    )
+    pgd = ProjectedGradientDescentPyTorch(
+        classifier, np.inf, eps, step_size, max_iter=steps, batch_size=len(x), num_random_init=0, verbose=False
+    )
+    images, labels = x.cpu().numpy(), F.one_hot(y, 10).cpu().numpy()
+    return lambda: torch.from_numpy(pgd.generate(images, labels)).to(x.device)
+
+
+def contenders(
+    case: DictConfig, peers: list[str], runtime: Runtime
+) -> tuple[dict[str, Contender], nn.Module, Tensor, Tensor]:
+    device = runtime.torch_device
+    model = build(case.network, generator=generator(0, "init")).to(device).eval()
+    noise = generator(0, "images")
+    x = torch.rand(case.batch, *case.shape, generator=noise).to(device)
+    y = torch.randint(10, (case.batch,), generator=noise).to(device)
+    attack = PGD(Threat("linf", case.eps), case.steps, case.step_size, random_start=False)
+    plain = plain_copy(model)
+
+    def ours(dtype: torch.dtype) -> Contender:
+        def run() -> Tensor:
+            with runtime.autocast(dtype):
+                return attack.craft(model, x, y)
+
+        return run
+
+    runs = {"saddlepoint, float32": ours(torch.float32)}
+    if has_fast_bfloat16(device):
+        runs["saddlepoint, bfloat16"] = ours(torch.bfloat16)
+    runs["bare loop, plain"] = lambda: bare_loop(plain, x, y, attack.threat.eps, attack.alpha, attack.steps)
+    for name in peers:
+        runs[f"{name}, plain"] = peer(name, plain, x, y, attack)
+        runs[f"{name}, our network"] = peer(name, model, x, y, attack)
+    return runs, model, x, y
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(run: Callable[[], Any], device: torch.device) -> float:
+    synchronise(device)
+    started = time.perf_counter()
+    run()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def ceiling(dtype: torch.dtype, device: torch.device) -> float:
+    """Multiply-adds a second of a large product, by torch.mm or as a 1x1 convolution, whichever is faster."""
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(size, size, device=device).to(dtype)
+    pixels = a.view(-1, 32, 64, size).permute(0, 3, 1, 2)  # channels last
+    kernel = torch.randn(size, size, 1, 1, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+    best = min(seconds(run, device) for run in (lambda: a @ a, lambda: F.conv2d(pixels, kernel)) for _ in range(5))
+    return size**3 / best
+
+
+def multiply_adds(model: nn.Module, x: Tensor) -> int:
+    """Of one forward pass of one image through the convolutions and matrices."""
+    total = 0
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        total += output[0].numel() * module.weight[0].numel()
+
+    handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        model(x[:1])
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def measure(name: str, case: DictConfig, cfg: DictConfig, runtime: Runtime) -> list[dict[str, Any]]:
+    """One row for each contender; raises if they do not find the same losses."""
+    device = runtime.torch_device
+    runs, model, x, y = contenders(case, list(cfg.peers), runtime)
+    losses = {}
+    for contender, run in runs.items():  # also the warm-up
+        x_adv = run()
+        with torch.no_grad():
+            losses[contender] = F.cross_entropy(model(x_adv), y).item()
+    reference = losses["bare loop, plain"]
+    for contender, loss in losses.items():
+        tolerance = 0.05 if "bfloat16" in contender else 0.01
+        if abs(loss - reference) > tolerance * reference:
+            raise RuntimeError(f"{name}: {contender} ends at loss {loss:.4f}, the bare loop at {reference:.4f}")
+    times: dict[str, list[float]] = {contender: [] for contender in runs}
+    for _ in range(cfg.repeats):
+        for contender, run in runs.items():
+            times[contender].append(seconds(run, device))
+    needed = 2 * multiply_adds(model, x) * case.batch * case.steps  # forward, and the input's gradient
+    ceilings = {"float32": ceiling(torch.float32, device)}
+    if has_fast_bfloat16(device):
+        ceilings["bfloat16"] = ceiling(torch.bfloat16, device)
+    rows = []
+    for contender, values in times.items():
+        median = statistics.median(values)
+        precision = "bfloat16" if "bfloat16" in contender else "float32"
+        rows.append(
+            {
+                "case": name,
+                "contender": contender,
+                "image_steps_per_second": case.batch * case.steps / median,
+                "slowest": case.batch * case.steps / max(values),
+                "fastest": case.batch * case.steps / min(values),
+                "fraction_of_ceiling": needed / median / ceilings[precision],
+                "ceiling_gflops": 2 * ceilings[precision] / 1e9,
+                "final_loss": losses[contender],
+            }
+        )
+        log.info("%-18s %-28s %9.0f image-steps/s", name, contender, rows[-1]["image_steps_per_second"])
+    return rows
+
+
+def table(records: list[dict[str, Any]], machine: str) -> Table:
+    rows = []
+    for record in records:
+        same = [each for each in records if each["case"] == record["case"]]
+        ours = next(each for each in same if each["contender"] == "saddlepoint, float32")
+        faster = record["image_steps_per_second"] / ours["image_steps_per_second"]
+        rows.append(
+            [
+                record["case"],
+                record["contender"],
+                f"{record['image_steps_per_second']:,.0f}",
+                f"{record['slowest']:,.0f}–{record['fastest']:,.0f}",
+                f"{faster:.2f}",
+                f"{record['fraction_of_ceiling']:.0%}",
+            ]
+        )
+    header = ["Network and batch", "Attack", "Image-steps/s", "Range", "Against ours in float32", "Of the ceiling"]
+    rates = sorted(record["ceiling_gflops"] for record in records)
+    notes = [
+        f"{machine}. Medians of interleaved repeats; an image-step is one PGD step of one image.",
+        "Ceiling: the fastest large matrix product of the same run, in the attack's precision "
+        f"({rates[0]:,.0f} to {rates[-1]:,.0f} GFLOP/s). "
+        "Plain: the same weights in torch's default layout.",
+    ]
+    return Table("PGD, l_inf, without a random start", header, rows, records, notes)
+
+
+def machine(runtime: Runtime) -> str:
+    """The processor in words."""
+    cpu = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+    return f"{runtime.describe()}; {names[0] if names else platform.machine()}; torch {torch.__version__}"
+
+
+@entry("benchmark")
+def main(cfg: DictConfig) -> None:
+    runtime: Runtime = build(cfg.runtime)
+    records = [row for name, case in cfg.cases.items() for row in measure(str(name), case, cfg, runtime)]
+    folder = Path(cfg.folder)
+    shown = table(records, machine(runtime))
+    name = f"attack-{runtime.torch_device.type}"
+    provided = {"machine": machine(runtime), "repeats": cfg.repeats, "provenance": provenance(runtime), "rows": records}
+    write_json(folder / f"{name}.json", provided)
+    paths = shown.write(folder, name)
+    log.info("\n%s\n\nwrote %s", shown.text(), ", ".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    main()

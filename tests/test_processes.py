@@ -1,0 +1,84 @@
+"""Data-parallel training and evaluation: two gloo processes against one."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import ROOT
+from safetensors.numpy import load_file
+
+from saddlepoint.results import read_json, unpack
+
+# Without a random start every process count solves the same problem, up to the rounding of sums.
+SETTINGS = [
+    "training=fgsm",
+    "recipe.steps=40",
+    "recipe.evaluations=2",
+    "recipe.monitor.steps=2",
+    "recipe.attack.model_mode=eval",
+    "runtime.threads=1",
+]
+
+
+def run(processes: int, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, script, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same training and evaluation by one process and by two."""
+    folders = {}
+    for processes in (1, 2):
+        folders[processes] = tmp_path_factory.mktemp(f"processes{processes}")
+        arguments = [*SETTINGS, f"output_dir={folders[processes]}"]
+        trained = run(processes, "train.py", *arguments)
+        assert trained.returncode == 0, trained.stderr
+        assert trained.stdout.count("finished in") == 1  # one of them speaks
+        measured = run(processes, "scripts/accuracy_table.py", *arguments, "models=[simple]", "trainings=[fgsm]",
+                       "evaluation.batch_size=70")  # fmt: skip
+        assert measured.returncode == 0, measured.stderr
+    return folders
+
+
+def only(folder: Path, name: str) -> Path:
+    (path,) = folder.rglob(name)
+    return path
+
+
+def test_weights_agree(outputs: dict[int, Path]) -> None:
+    one, two = (load_file(only(outputs[count], "last.safetensors")) for count in (1, 2))
+    for name, weights in one.items():
+        np.testing.assert_allclose(two[name], weights, atol=2e-4, err_msg=name)
+
+
+def test_histories_agree(outputs: dict[int, Path]) -> None:
+    one, two = (list(csv.DictReader(only(outputs[count], "history.csv").open())) for count in (1, 2))
+    assert [row["step"] for row in one] == [row["step"] for row in two] == ["20", "40"]
+    for first, second in zip(one, two, strict=True):
+        for key in ("train_loss", "train_accuracy"):
+            assert float(first[key]) == pytest.approx(float(second[key]), abs=1e-3)
+
+
+def test_evaluation_agrees(outputs: dict[int, Path]) -> None:
+    for name in ("natural", "fgsm"):
+        one, two = (read_json(only(outputs[count], f"last-{name}.json")) for count in (1, 2))
+        first, second = (unpack(result["correct"], result["key"]["examples"]) for result in (one, two))
+        assert len(first) == 500
+        assert (first != second).mean() < 0.01
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
+
+
+def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
+    outcome = run(2, "train.py", "recipe.batch_size=33", f"output_dir={tmp_path}/out")
+    assert outcome.returncode != 0
+    assert "error: recipe.batch_size=33 is for all processes; 2 cannot share it evenly" in outcome.stderr
+    assert not (tmp_path / "out").exists()
