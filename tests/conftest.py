@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from saddlepoint.data import Data, Split
 from saddlepoint.models import CNN
 from saddlepoint.runtime import Runtime
 from saddlepoint.training.checkpoint import RunDirectory
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no failure
+settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

@@ -61,6 +61,10 @@ def test_only_config_and_cli_import_hydra() -> None:
     assert users("hydra", "omegaconf") == {"saddlepoint.config", "saddlepoint.cli"}
 
 
+def test_only_runtime_imports_torch_distributed() -> None:
+    assert users("torch.distributed") <= {"saddlepoint.runtime"}
+
+
 @pytest.mark.parametrize(
     "name", ["saddlepoint.results", *(name for name in NAMES if name.startswith("saddlepoint.report"))]
 )

@@ -87,19 +87,19 @@ def test_quiet_and_a_tracker_that_was_not_started_do_nothing(tmp_path: Path, cap
 @pytest.mark.parametrize(
     ("mode", "environment", "key", "decided"),
     [
-        ("auto", None, None, "offline"),
-        ("auto", None, "x" * 40, "online"),
-        ("auto", "disabled", "x" * 40, "disabled"),
-        ("online", "disabled", None, "online"),
+        ("auto", None, False, "offline"),
+        ("auto", None, True, "online"),
+        ("auto", "disabled", True, "disabled"),
+        ("online", "disabled", False, "online"),
     ],
 )
 def test_the_mode_is_online_only_with_a_key(
-    monkeypatch: pytest.MonkeyPatch, mode: str, environment: str | None, key: str | None, decided: str
+    monkeypatch: pytest.MonkeyPatch, mode: str, environment: str | None, key: bool, decided: str
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     if environment is not None:
         monkeypatch.setenv("WANDB_MODE", environment)
-    monkeypatch.setattr(type(wandb.api), "api_key", key, raising=False)
+    monkeypatch.setattr(wandb, "login", lambda prompt: key)  # the real one asks the server
     assert Wandb("saddlepoint", mode)._decide() == decided
 
 

@@ -123,8 +123,6 @@ class PGD:
             x_adv = self.start(x, generator)
             for _ in range(self.steps):
                 x_adv, _ = self.ascend(model, x_adv, x, y)
-        # Under autocast the weights are cast once for all steps; what follows casts its own.
-        torch.clear_autocast_cache()
         return x_adv
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:

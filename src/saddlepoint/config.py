@@ -15,6 +15,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from saddlepoint.data import Split, load
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
+# What a stored config may build.
+NETWORKS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet")
 # Where a run lies and how it is watched is not part of what it is.
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime")
 # Settings of the scripts that no training knows.
@@ -40,15 +43,16 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def build(config: Any, *, allow: str | None = None, **extra: Any) -> Any:
+def build(config: Any, *, allow: Sequence[str] | None = None, **extra: Any) -> Any:
     """The object that a config's `_target_` describes; errors of its arguments come out as themselves.
 
-    `allow` names the module that every `_target_` must lie in: for configs that came with somebody's files.
+    `allow` lists the only `_target_`s that may be built: for configs that came with somebody's files. Whole names,
+    because a dotted path through one of our modules reaches everything which that module imports.
     """
     if allow is not None:
         for target in _targets(OmegaConf.to_container(config, resolve=True)):
-            if not target.startswith(f"{allow}."):
-                raise InputError(f"the stored config wants to build {target}; only classes of {allow} may be built")
+            if target not in allow:
+                raise InputError(f"the stored config wants to build {target}; only {' and '.join(allow)} may be built")
     try:
         return hydra.utils.instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
@@ -129,15 +133,17 @@ def load_network(directory: RunDirectory, checkpoint: str, device: torch.device)
     """A run's network with its weights, in eval mode."""
     if not directory.config.exists():
         raise InputError(f"no run at {directory.path}; train it first with train.py")
-    config = OmegaConf.create(yaml.safe_load(directory.config.read_text()))
-    if not isinstance(config, DictConfig) or "network" not in config.get("dataset", {}):
-        raise InputError(f"{directory.config} is no run's config")
-    model = build(config.dataset.network, allow="saddlepoint.models").to(device).eval()
-    metadata = read_weights(directory.weights(checkpoint), model)
-    if metadata.get("dataset", config.dataset.name) != config.dataset.name:
+    try:
+        stored = yaml.safe_load(directory.config.read_text())
+        name, network = str(stored["dataset"]["name"]), OmegaConf.create(dict(stored["dataset"]["network"]))
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, OmegaConfBaseException):
         raise InputError(
-            f"{directory.weights(checkpoint)} was trained on {metadata['dataset']}, not {config.dataset.name}"
-        )
+            f"{directory.config} is no run's config; restore it, or train again with overwrite=true"
+        ) from None
+    model = build(network, allow=NETWORKS).to(device).eval()
+    trained_on = read_weights(directory.weights(checkpoint), model).get("dataset", name)
+    if trained_on != name:
+        raise InputError(f"{directory.weights(checkpoint)} was trained on {trained_on}, not {name}")
     return model
 
 

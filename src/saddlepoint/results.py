@@ -6,12 +6,15 @@ repeated only when the key has changed.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,15 +28,17 @@ Result = dict[str, Any]
 
 def write_atomically(path: Path, content: bytes) -> None:
     """The whole content or nothing: to a new file, flushed to the disk, and renamed."""
+    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
         with part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise InputError(
             f"cannot write {path} ({error.strerror}); mend that, or choose another place with output_dir=..."
         ) from None
@@ -60,8 +65,12 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    """Raises InputError if the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{path} is damaged; delete it to have it measured again") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def parse_number(value: float | str, name: str) -> float:
     """`value` as a float; a string may be a fraction such as "8/255". Raises InputError naming `name`."""
     try:
         number = float(Fraction(value)) if isinstance(value, str) else float(value)
-    except (ValueError, TypeError, ZeroDivisionError):
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError):
         raise InputError(f"{name}={value} is not a number; write it like 0.3 or 8/255") from None
     if not math.isfinite(number):
         raise InputError(f"{name}={value} is not finite")
@@ -73,8 +73,9 @@ class L2:
 
     @staticmethod
     def ascend(x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
-        length = L2.size(grad).clamp_min(torch.finfo(grad.dtype).tiny)
-        return x_adv + grad * _per_example(step_size / length, x_adv)
+        # Scaled to a largest entry of 1 first: squares of a tiny gradient would vanish. A zero gradient stays zero.
+        scaled = grad / _per_example(Linf.size(grad).clamp_min(torch.finfo(grad.dtype).tiny), grad)
+        return x_adv + scaled * _per_example(step_size / L2.size(scaled).clamp_min(1), x_adv)
 
     @staticmethod
     def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:

@@ -84,7 +84,11 @@ class Wandb(Quiet):
             return os.environ["WANDB_MODE"]
         import wandb
 
-        return "online" if wandb.api.api_key else "offline"
+        try:
+            return "online" if wandb.login(prompt=False) else "offline"
+        except Exception as error:  # noqa: BLE001 (a key, but the server does not answer or refuses it)
+            log.warning("W&B offline: %s", error)
+            return "offline"
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._with_run(lambda run: run.log({"step": step, **metrics}))

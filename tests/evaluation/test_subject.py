@@ -118,7 +118,6 @@ def test_arrays_come_back_with_their_result_and_are_measured_once(make: Make) ->
     assert len(calls) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="BUG Subject.measure_arrays: the old JSON vouches for arrays of another key")
 def test_arrays_never_belong_to_another_result(make: Make) -> None:
     def measure(starts: int) -> int:
         def compute() -> tuple[dict[str, Any], dict[str, np.ndarray]]:

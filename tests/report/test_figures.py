@@ -59,18 +59,7 @@ def test_one_network_of_no_loss_has_a_histogram_too() -> None:
     assert sum(bar.get_height() for bar in axis.patches) == 7
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "trajectories",
-        pytest.param(
-            "histograms",
-            marks=pytest.mark.xfail(
-                strict=True, reason='BUG loss_histograms: without layout="constrained" texts overlap'
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("kind", ["trajectories", "histograms"])
 def test_legend_and_title_do_not_cover_the_panels(kind: str) -> None:
     figure = loss_trajectories(PATHS, "mnist") if kind == "trajectories" else loss_histograms(ENDS, "mnist")
     figure.draw_without_rendering()

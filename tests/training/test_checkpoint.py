@@ -125,10 +125,6 @@ def test_a_truncated_state_is_refused(directory: RunDirectory, part: float) -> N
         directory.read_state(CPU)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG RunDirectory.read_state: UnicodeDecodeError, KeyError, IndexError and ValueError are not caught",
-)
 @pytest.mark.parametrize("content", ["a flipped byte", b"\x80\x02h\x05.", b"just some text\n" * 9])
 def test_a_state_with_any_other_damage_is_refused(directory: RunDirectory, content: bytes | str) -> None:
     directory.write_state({"step": 3})

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import yaml
 from torch import nn
 
 from saddlepoint.attacks import PGD
@@ -16,6 +17,7 @@ from saddlepoint.data import Split
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.results import Result, interval, measured, pack, read_arrays, sha256, write_arrays
 from saddlepoint.runtime import Runtime, provenance
+from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,24 @@ class Subject:
     @cached_property
     def checkpoint_sha256(self) -> str:
         return sha256(self.directory.weights(self.checkpoint))
+
+    def track(self, tracker: Tracker, results: list[Result]) -> None:
+        """Show results in the run that made the checkpoint, where the tracker keeps runs."""
+        config = yaml.safe_load(self.directory.config.read_text())
+        tracker.start(self.directory.path, config)
+        rows = [
+            {
+                "checkpoint": self.checkpoint,
+                "measurement": result["key"]["measurement"],
+                "accuracy": result["accuracy"],
+                "low": result["interval"][0],
+                "high": result["interval"][1],
+                "examples": result["key"]["examples"],
+            }
+            for result in results
+        ]
+        tracker.table("evaluation", rows)
+        tracker.finish({f"{row['checkpoint']}/{row['measurement']}": row["accuracy"] for row in rows})
 
     @property
     def label(self) -> str:
@@ -86,7 +106,9 @@ class Subject:
 
         def both() -> Result:
             result, arrays = compute()
-            write_arrays(path, arrays)  # before the JSON, which vouches for it
+            # The JSON vouches for the arrays: the old one goes before they change, the new one comes after.
+            path.with_suffix(".json").unlink(missing_ok=True)
+            write_arrays(path, arrays)
             return {**result, "arrays": path.name}
 
         return self.measure(name, key, both), read_arrays(path)

@@ -62,7 +62,9 @@ def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Figure:
     top = max(float(values.max()) for values in losses.values())
     bins = np.linspace(0, max(top, 1e-6) * 1.02, 61)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, examples, figsize=(1.9 * examples, 2.2), squeeze=False, sharex=True, sharey=True)
+        figure, axes = plt.subplots(
+            1, examples, figsize=(1.9 * examples, 2.5), squeeze=False, sharex=True, sharey=True, layout="constrained"
+        )
         for example, axis in enumerate(axes[0]):
             for training, values in losses.items():
                 axis.hist(

@@ -122,7 +122,9 @@ def accuracy_table(
             difference = None if value is None or reference is None else value - reference
             ours.append(_in_words(record, is_loss))
             theirs.append("" if reference is None else f"{reference:g}")
-            differences.append("" if difference is None else f"{difference:+.3g}" if is_loss else f"{difference:+.1f}")
+            differences.append(
+                "" if difference is None else f"{difference:+.3g}" if is_loss else f"{round(difference, 1) + 0.0:+.1f}"
+            )
             records.append(
                 {
                     "dataset": dataset,
@@ -167,7 +169,7 @@ def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
     ]
     rows = [
         [
-            f"{NAMES[record['training']]} {record['model']}, image {record['image']}",
+            f"{NAMES.get(record['training'], record['training'])} {record['model']}, image {record['image']}",
             f"{record['loss_median']:.3g}",
             f"{record['distance_mean']:.2f} ± {record['distance_sd']:.2f}",
             f"{record['random_distance']:.2f}",
@@ -192,7 +194,7 @@ def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:
     if not is_loss:
         count = sum(result["key"]["examples"] for result in found)
         correct = sum(round(result["accuracy"] * result["key"]["examples"]) for result in found)
-        low, high = (round(100 * bound, 2) for bound in interval(correct, count))
+        low, high = (round(100 * bound, 6) for bound in interval(correct, count))
     return {
         "value": statistics.fmean(values),
         "low": low,

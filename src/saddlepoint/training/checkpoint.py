@@ -14,7 +14,6 @@ import fcntl
 import io
 import json
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,7 +80,7 @@ class RunDirectory:
             return None
         try:
             state: dict[str, Any] = torch.load(self.state, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        except Exception:  # noqa: BLE001 (damaged bytes raise nearly anything)
             raise InputError(
                 f"{self.state} is damaged; delete it to train from the start, or restore it from a copy"
             ) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saddlepoint.errors import InputError
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -33,6 +35,10 @@ class OneCycle:
 
     peak: float
     rise: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rise < 1:
+            raise InputError(f"recipe.schedule.rise={self.rise}; expected at least 0 and below 1")
 
     def __call__(self, progress: float) -> float:
         up = progress / self.rise if self.rise else 1.0

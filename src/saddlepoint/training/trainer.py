@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Batches, CropFlip, Data
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.robustness import evaluate
@@ -170,9 +171,18 @@ class Trainer:
                 "Lower the learning rate (recipe.schedule.peak) or use runtime.precision=float32"
             )
 
+    def _share_buffers(self) -> None:
+        """Batch normalisation's running statistics, which each process gathers from its own part, become their mean."""
+        buffers = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        if self.processes.count > 1 and buffers:
+            self.processes.add(buffers)
+            for buffer in buffers:
+                buffer /= self.processes.count
+
     def _record(self) -> None:
         """A row of history: the window's means, and the held-out accuracies."""
         self._check_finite()
+        self._share_buffers()
         means = self.processes.gather(self.window[: self._filled()].double().mean(0).tolist())
         loss, accuracy = (sum(values) / self.processes.count for values in zip(*means, strict=True))
         held_out = self.data.validation.take(self.monitor.examples)
@@ -210,6 +220,7 @@ class Trainer:
     def _save(self) -> None:
         """Everything the rest of the run depends on. History first: a state never is ahead of it."""
         self._check_finite()
+        self._share_buffers()
         states = {name: each.get_state() for name, each in self.generators.items()}
         generators = self.processes.gather(states)
         if not self.processes.first:
@@ -264,8 +275,25 @@ class Trainer:
         }
         if self.processes.first:
             self.directory.finish(summary)
+            self.tracker.table("held_out", self.rows)
+            self.tracker.images(self.step, "examples", *self._examples())
             self.tracker.finish(summary)
         return summary
+
+    def _examples(self, count: int = 8) -> tuple[np.ndarray, list[str]]:
+        """Strips of natural, perturbation (eps as full scale) and adversarial image, (n, h, 3w, c), and captions."""
+        held_out, attack = self.data.validation.take(count), self.monitor.attack
+        x, y = held_out.images(slice(None)), held_out.labels
+        x_adv = attack(self.model, x, y, generator(self.seed, "examples", x.device))
+        with undisturbed(self.model), torch.no_grad():
+            before, after = self.model(x).argmax(1).tolist(), self.model(x_adv).argmax(1).tolist()
+        magnified = (0.5 + (x_adv - x) / (2 * max(attack.threat.eps, 1e-9))).clamp(0, 1)
+        strips = torch.cat([x, magnified, x_adv], 3).permute(0, 2, 3, 1).cpu().numpy()
+        captions = [
+            f"true {label}, natural {one}, adversarial {two}"
+            for label, one, two in zip(y.tolist(), before, after, strict=True)
+        ]
+        return strips, captions
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
