@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
         results, dataset=cfg.dataset.name, measurements=list(attacks), models=cfg.models, trainings=cfg.trainings
     )
     suffix = "" if settings.checkpoint == "last" else f"-{settings.checkpoint}"
-    paths = table.write(report_folder(cfg) / "tables", f"accuracy{suffix}")
+    paths = table.write(report_folder(cfg) / "tables", f"{settings.name}{suffix}")
     log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from typing import Any
@@ -348,3 +349,17 @@ def test_under_autocast_images_stay_float32_and_inside(
     assert attack.threat.distance(x_adv, images).max() <= 8 / 255 + 1e-6
     assert x_adv.min() >= 0 and x_adv.max() <= 1
     assert attack.objective(torch.randn(6, 3, dtype=torch.bfloat16), labels).dtype == torch.float32
+
+
+def test_memory_does_not_grow_with_the_steps() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    alive: list[int] = []
+
+    def counting(logits: Tensor, y: Tensor) -> Tensor:
+        alive.append(sum(each.numel() for each in gc.get_objects() if type(each) is Tensor))
+        return CrossEntropy()(logits, y)
+
+    x, y = torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1])
+    PGD(Threat("linf", 0.1), 30, loss=counting)(model, x, y)
+    assert len(alive) == 30
+    assert alive[29] == alive[2]

@@ -14,7 +14,7 @@ from saddlepoint.config import CONFIGS
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```\w*\n(.*?)```", README, re.S))
-COMMANDS = re.findall(r"^((?:python|make|wandb) [^#\n]*?)\s*(?:#.*)?$", BLOCKS, re.M)
+COMMANDS = re.findall(r"^((?:python|make|wandb|torchrun) [^#\n]*?)\s*(?:#.*)?$", BLOCKS, re.M)
 
 
 def test_tables_are_those_of_the_evidence() -> None:

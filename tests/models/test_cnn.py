@@ -38,7 +38,7 @@ def test_the_logits_are_those_of_the_paper_s_order_of_layers() -> None:
     hidden = x
     for layer in (model.conv1, model.conv2):
         hidden = F.max_pool2d(F.relu(F.conv2d(hidden, layer.weight, layer.bias, padding=2)), 2)
-    hidden = F.relu(hidden.reshape(4, -1) @ model.fc1.weight.T + model.fc1.bias)
+    hidden = F.relu(hidden.permute(0, 2, 3, 1).reshape(4, -1) @ model.fc1.weight.T + model.fc1.bias)
     torch.testing.assert_close(model(x), hidden @ model.fc2.weight.T + model.fc2.bias)
 
 

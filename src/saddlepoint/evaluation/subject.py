@@ -69,8 +69,11 @@ class Subject:
         """For people: which network this is."""
         return f"{self.directory.path.parent.name} {self.directory.path.name}"
 
-    def measure(self, name: str, key: Mapping[str, Any], compute: Callable[[], Result]) -> Result:
-        """`compute`'s result with all it depends on, from its file where that is still true."""
+    def measure(self, name: str, key: Mapping[str, Any], compute: Callable[[], Result], part: str = "") -> Result:
+        """`compute`'s result with all it depends on, from its file where that is still true.
+
+        `part` names the part of the images it is on, which then has a file of its own beside the whole's.
+        """
 
         def timed() -> Result:
             log.info("measuring %s of %s", name, self.label)
@@ -87,7 +90,7 @@ class Subject:
 
         # A meeting point: every process looks for the result before the first one can write it.
         self.runtime.processes.gather(None)
-        path = self.directory.results / f"{self.checkpoint}-{name}.json"
+        path = self.directory.results / f"{self.checkpoint}-{name}{part}.json"
         full_key = {
             "measurement": name,
             "checkpoint": self.checkpoint,
@@ -144,4 +147,4 @@ class Subject:
             "batch_size": batch_size,
             "seed": seed,
         }
-        return self.measure(name, key, compute)
+        return self.measure(name, key, compute, part="" if len(split) == total else f"-first{len(split)}")

@@ -16,6 +16,11 @@ NAMES = {
     "standard": "Standard",
     "fgsm": "FGSM",
     "pgd": "PGD",
+    "pgd_100": "PGD, 100 steps",
+    "pgd_x20": "PGD, 20 restarts",
+    "pgd_100_x20": "PGD, 100 steps, 20 restarts",
+    "cw": "CW",
+    "cw_plus": "CW+",
     "natural": "Natural",
     "train_loss": "Training loss",
 }
