@@ -222,11 +222,12 @@ def table(records: list[dict[str, Any]], machine: str) -> Table:
             ]
             for peer in peers:
                 theirs = found.get(f"{peer}, {network}")
-                rates = (
-                    [own["image_steps_per_second"] / theirs["image_steps_per_second"] for own in ours] if theirs else []
-                )
-                times = ", ".join(f"{rate:.1f}x" for rate in rates)
-                cells.append(f"{theirs['image_steps_per_second']:,.0f} ({times})" if theirs else "")
+                if theirs is None:
+                    cells.append("")
+                    continue
+                rate = theirs["image_steps_per_second"]
+                times = ", ".join(f"{own['image_steps_per_second'] / rate:.1f}x" for own in ours)
+                cells.append(f"{rate:,.0f} ({times})")
             rows.append([case if network == "plain" else f"{case}, our network", *cells])
     precisions = [name.split(", ")[1] for name in contenders if name.startswith("saddlepoint")]
     header = ["Image-steps/s", *(f"ours, {precision}" for precision in sorted(precisions)), *peers]
@@ -235,7 +236,7 @@ def table(records: list[dict[str, Any]], machine: str) -> Table:
         f"{machine}. Medians of interleaved repeats; an image-step is one PGD step of one image. "
         "Ours, in brackets: share of the ceiling, the fastest large matrix product of the same run in that precision "
         f"({rates[0]:,.0f} to {rates[-1]:,.0f} GFLOP/s).",
-        f"Others, in brackets: how many times as fast ours is in {' and in '.join(sorted(precisions))}. They attack the "
+        f"Others, in brackets: how many times as fast ours is in {' and '.join(sorted(precisions))}. They attack the "
         "same weights in torch's default layout, and in the second row our network itself.",
     ]
     return Table("PGD, l_inf, without a random start", header, rows, records, notes)

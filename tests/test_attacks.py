@@ -10,8 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD, undisturbed
+from saddlepoint.data import load
 from saddlepoint.errors import InputError
 from saddlepoint.losses import CrossEntropy, Margin
+from saddlepoint.models import CNN
+from saddlepoint.results import interval
+from saddlepoint.runtime import has_fast_bfloat16
 from saddlepoint.threat import Threat
 
 
@@ -363,3 +367,26 @@ def test_memory_does_not_grow_with_the_steps() -> None:
     PGD(Threat("linf", 0.1), 30, loss=counting)(model, x, y)
     assert len(alive) == 30
     assert alive[29] == alive[2]
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="no bfloat16 arithmetic in this processor")
+def test_bfloat16_crafting_is_as_strong_within_chance() -> None:
+    """It breaks as many as float32 does, both scored in float32."""
+    data = load("digits", "data", 197)
+    model = CNN(4, image_size=8, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for step in range(150):
+        chosen = slice(50 * (step % 22), 50 * (step % 22) + 50)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(data.train.images(chosen)), data.train.labels[chosen]).backward()
+        optimizer.step()
+    x, y = data.test.images(slice(None)), data.test.labels
+    attack = PGD(Threat("linf", "2/16"), 10)
+    standing = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            x_adv = attack.craft(model, x, y, torch.Generator().manual_seed(1))
+        standing[dtype] = int((model(x_adv).argmax(1) == y).sum())
+    low, high = interval(standing[torch.float32], len(y))
+    assert 0.1 < standing[torch.float32] / len(y) < 0.9
+    assert low < standing[torch.bfloat16] / len(y) < high
