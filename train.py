@@ -22,6 +22,9 @@ def main(cfg: DictConfig) -> None:
     logging.getLogger().setLevel(cfg.logger.level if runtime.processes.first else logging.WARNING)
     model = build(cfg.dataset.network, generator=generator(cfg.seed, "init")).to(runtime.torch_device)
     objective, monitor, tracker = build(cfg.training.objective), build(cfg.monitor), build(cfg.logger.tracker)
+    if runtime.processes.first:
+        build(cfg.dataset.data)  # one process downloads what is missing, before the others look
+    runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
     names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
     trainer = build(cfg.trainer)(

@@ -12,7 +12,7 @@ import logging
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import build, report_folder, subjects, test_images
+from saddlepoint.config import build, report_folder, subjects, test_images, variation
 from saddlepoint.report.tables import accuracy_table
 
 log = logging.getLogger("accuracy_table")
@@ -35,9 +35,15 @@ def main(cfg: DictConfig) -> None:
     if not first:
         return
     table = accuracy_table(
-        results, dataset=cfg.dataset.name, measurements=list(attacks), models=cfg.models, trainings=cfg.trainings
+        results,
+        dataset=cfg.dataset.name,
+        measurements=list(attacks),
+        models=cfg.models,
+        trainings=cfg.trainings,
+        compare=not variation(),
     )
     suffix = "" if settings.checkpoint == "last" else f"-{settings.checkpoint}"
+    suffix += "" if len(split) == total else f"-first{len(split)}"
     paths = table.write(report_folder(cfg) / "tables", f"{settings.name}{suffix}")
     log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
 

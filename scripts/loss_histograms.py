@@ -68,7 +68,7 @@ def main(cfg: DictConfig) -> None:
     attack, batch_size = build(settings.attack), cfg.evaluation.batch_size
     split = test_images(cfg)[0].take(settings.examples)
     paths, ends, geometry = {}, {}, []
-    for subject in subjects(cfg, [settings.model], settings.trainings):
+    for subject in subjects(cfg, [settings.model], settings.trainings, seeds=1):
         training = subject.training["training"]
         paths[training] = measure_trajectories(subject, split, attack, settings.starts, seed)[1]["losses"]
         result, arrays = measure_maxima(subject, split, attack, settings.histogram_starts, batch_size, seed)

@@ -127,7 +127,9 @@ def main(cfg: DictConfig) -> None:
         for training in cfg.trainings
         for seed in range(cfg.seeds)
     ]
-    train(plan, jobs, None if on_gpu else max(1, cores // jobs))
+    jobs = min(jobs, len(plan))
+    own_threads = on_gpu or cfg.runtime.threads is not None
+    train(plan, jobs, None if own_threads else max(1, cores // jobs))
     for script in REPORTS:
         passed_on = [o for o in overrides() if o.split("=")[0] != "jobs"]
         if subprocess.run([sys.executable, f"scripts/{script}.py", *passed_on], check=False).returncode:

@@ -97,7 +97,7 @@ def test_a_new_directory_is_claimed_and_an_own_one_kept(directory: RunDirectory)
     assert yaml.safe_load(directory.config.read_text()) == defined
     directory.write_state({"step": 5})
     claim(directory, defined, overwrite=False)
-    assert directory.read_state(CPU) == {"step": 5}
+    assert directory.read_state() == {"step": 5}
 
 
 def test_a_directory_of_another_configuration_is_refused_and_kept(directory: RunDirectory) -> None:
@@ -116,7 +116,7 @@ def test_overwriting_starts_from_nothing(directory: RunDirectory) -> None:
     directory.write_state({"step": 5})
     claim(directory, {"seed": 1}, overwrite=True)
     assert not directory.finished
-    assert directory.read_state(CPU) is None
+    assert directory.read_state() is None
     assert yaml.safe_load(directory.config.read_text()) == {"seed": 1}
 
 

@@ -36,7 +36,7 @@ ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime")
 # Settings of the scripts that no training knows.
 SCRIPTS_OWN = ("models", "trainings", "seeds", "jobs", "evaluation", "landscape")
 # Choices that a run directory's name shows already.
-NAMED = ("dataset", "model", "training", "recipe", "seed", "experiment")
+NAMED = ("dataset", "model", "training", "recipe", "seed")
 
 
 def one_line(error: BaseException) -> str:
@@ -77,6 +77,7 @@ def definition(cfg: DictConfig) -> dict[str, Any]:
     """What defines a training run, as plain values with every reference resolved."""
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
+    resolved["dataset"]["data"].pop("root")  # the same data, wherever they lie
     return {str(key): value for key, value in resolved.items() if key not in ELSEWHERE}
 
 
@@ -86,16 +87,20 @@ def run_directory(cfg: DictConfig, model: str, training: str, seed: int) -> RunD
     The short recipe adds -fast, and an override of a value (threat.eps=0.2) adds itself, so that a variation
     never meets the run it varies.
     """
-    overrides = (override.lstrip("+~") for override in HydraConfig.get().overrides.task)
-    telling = sorted(override for override in overrides if not _says_nothing(override.split("=")[0]))
-    variation = "".join("," + re.sub(r"[^\w.=-]+", "_", override) for override in telling)
-    name = f"{model}-{training}{cfg.recipe.suffix}{variation}"
+    name = f"{model}-{training}{cfg.recipe.suffix}{variation()}"
     return RunDirectory(Path(cfg.output_dir) / cfg.dataset.name / name / f"seed{seed}")
 
 
+def variation() -> str:
+    """The overrides that make this another training than the default, such as ",threat.eps=0.2"; "" for none."""
+    overrides = (override.lstrip("+~") for override in HydraConfig.get().overrides.task)
+    telling = sorted(override for override in overrides if not _says_nothing(override.split("=")[0]))
+    return "".join("," + re.sub(r"[^\w.=-]+", "_", override) for override in telling)
+
+
 def report_folder(cfg: DictConfig) -> Path:
-    """<output_dir>/<dataset>/report, or report-fast for the short recipe: tables/ and figures/ go there."""
-    return Path(cfg.output_dir) / cfg.dataset.name / f"report{cfg.recipe.suffix}"
+    """<output_dir>/<dataset>/report, with what run_directory adds to a name: tables/ and figures/ go there."""
+    return Path(cfg.output_dir) / cfg.dataset.name / f"report{cfg.recipe.suffix}{variation()}"
 
 
 def _says_nothing(key: str) -> bool:
@@ -105,8 +110,9 @@ def _says_nothing(key: str) -> bool:
 def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> None:
     """Make the directory this run's. Raises InputError if it holds a run of another configuration."""
     if overwrite:
-        for path in (directory.summary, directory.state, directory.config):  # the summary first: it means finished
-            path.unlink(missing_ok=True)
+        # The summary first: it means finished.
+        for name in ("training.json", "state.pt", "history.csv", "wandb.id", "config.yaml"):
+            (directory.path / name).unlink(missing_ok=True)
     if directory.config.exists():
         try:
             stored = yaml.safe_load(directory.config.read_text())
@@ -147,13 +153,15 @@ def load_network(directory: RunDirectory, checkpoint: str, device: torch.device)
     return model
 
 
-def subjects(cfg: DictConfig, models: Sequence[str], trainings: Sequence[str]) -> Iterator[Subject]:
-    """Every finished run of these models and trainings in the configured seeds; says which are missing."""
+def subjects(
+    cfg: DictConfig, models: Sequence[str], trainings: Sequence[str], seeds: int | None = None
+) -> Iterator[Subject]:
+    """Every finished run of these models and trainings in the first `seeds` (as configured); says which are missing."""
     runtime: Runtime = build(cfg.runtime)
     command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task])
     for training in trainings:
         for model in models:
-            for seed in range(cfg.seeds):
+            for seed in range(cfg.seeds if seeds is None else seeds):
                 directory = run_directory(cfg, model, training, seed)
                 if not directory.finished:
                     log.warning("not trained yet: %s", directory.path)

@@ -24,7 +24,7 @@ class CrossEntropy:
 class Margin:
     """-max(0, z_y - max_{j != y} z_j + kappa): Carlini and Wagner's loss as the authors use it.
 
-    The paper's tables call it CW, and CW+ with kappa = 50, which keeps pushing past the boundary.
+    The paper's tables call it CW, without its kappa, and CW+ with kappa = 50, which keeps pushing past the boundary.
     """
 
     kappa: float = 0.0

@@ -95,13 +95,13 @@ class Runtime:
         precision: of the training's forward passes: "auto" (what the recipe asks for, where the hardware has
             it), "float32" or "bfloat16". Measurements are always float32.
         threads: CPU threads; None leaves the choice to torch.
-        deterministic: refuse operations whose result may change from run to run.
+        deterministic: prefer operations whose result does not change from run to run.
     """
 
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
-    deterministic: bool = True
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", *PRECISIONS):
@@ -121,6 +121,10 @@ class Runtime:
             if local >= gpus:
                 raise InputError(f"process {local + 1} of this machine has no GPU of its own; start at most {gpus}")
             self.torch_device = torch.device("cuda", local)
+        if self.torch_device.type == "cuda":
+            torch.cuda.set_device(self.torch_device)
+            # float32 means float32: convolutions would otherwise round to 10 bits of mantissa (TF32).
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         if self.threads is not None:
             if self.threads < 1:
                 raise InputError(f"runtime.threads={self.threads}; expected at least 1")

@@ -5,9 +5,9 @@ The only file that imports wandb. Whatever goes wrong there is said once and nev
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,8 +61,7 @@ class Wandb(Quiet):
                 project=self.project,
                 dir=directory,
                 mode=self._decide(),
-                # The same directory is the same W&B run, so that a resumed training continues it.
-                id=hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16],
+                id=self._id(directory),
                 resume="allow",
                 name=f"{directory.parent.name}-s{config['seed']}",
                 group=f"{names['dataset']}/{directory.parent.name}",
@@ -75,6 +74,14 @@ class Wandb(Quiet):
             return run
 
         self.run = self._try(begin)
+
+    @staticmethod
+    def _id(directory: Path) -> str:
+        """The directory's W&B run, made up once, so that a resumed training or a measurement continues it."""
+        path = directory / "wandb.id"
+        if not path.exists():
+            path.write_text(secrets.token_hex(8))
+        return path.read_text()
 
     def _decide(self) -> Any:  # a str; wandb names the choices if it is another
         """Before wandb.init: falling back to offline after a failed online start would wait for its time-out."""

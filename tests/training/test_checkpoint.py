@@ -97,7 +97,7 @@ def test_files_in_half_precision_are_widened(path: Path, network: CNN) -> None:
 def test_a_state_comes_back(directory: RunDirectory) -> None:
     state = {"step": 3, "rows": [{"loss": 0.5}], "window": torch.arange(4.0), "best": -1.0}
     directory.write_state(state)
-    read = directory.read_state(CPU)
+    read = directory.read_state()
     assert read is not None
     assert torch.equal(read.pop("window"), state.pop("window"))
     assert read == state
@@ -105,7 +105,7 @@ def test_a_state_comes_back(directory: RunDirectory) -> None:
 
 
 def test_no_state_is_none(directory: RunDirectory) -> None:
-    assert directory.read_state(CPU) is None
+    assert directory.read_state() is None
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -114,7 +114,7 @@ def test_a_state_of_garbage_is_refused(directory: RunDirectory, content: bytes) 
     directory.path.mkdir(parents=True)
     directory.state.write_bytes(content)
     with pytest.raises(InputError, match=f"{directory.state} is damaged; delete it"):
-        directory.read_state(CPU)
+        directory.read_state()
 
 
 @pytest.mark.parametrize("part", [0.001, 0.5, 0.999])
@@ -122,7 +122,7 @@ def test_a_truncated_state_is_refused(directory: RunDirectory, part: float) -> N
     directory.write_state({"model": torch.rand(1000)})
     directory.state.write_bytes(directory.state.read_bytes()[: int(part * directory.state.stat().st_size)])
     with pytest.raises(InputError, match="is damaged"):
-        directory.read_state(CPU)
+        directory.read_state()
 
 
 @pytest.mark.parametrize("content", ["a flipped byte", b"\x80\x02h\x05.", b"just some text\n" * 9])
@@ -131,7 +131,7 @@ def test_a_state_with_any_other_damage_is_refused(directory: RunDirectory, conte
     whole = directory.state.read_bytes()
     directory.state.write_bytes(content if isinstance(content, bytes) else whole.replace(b"step", b"\xffste"))
     with pytest.raises(InputError, match="is damaged"):
-        directory.read_state(CPU)
+        directory.read_state()
 
 
 class Payload:
@@ -152,7 +152,7 @@ def test_a_payload_in_a_state_is_refused_and_not_run(directory: RunDirectory, tm
     else:
         directory.state.write_bytes(pickle.dumps({"model": payload}))
     with pytest.raises(InputError, match="is damaged"):
-        directory.read_state(CPU)
+        directory.read_state()
     assert not (tmp_path / "ran").exists()
     torch.load(directory.state, weights_only=False) if zipped else pickle.loads(directory.state.read_bytes())
     assert (tmp_path / "ran").exists()  # the payload would have worked

@@ -101,13 +101,14 @@ def accuracy_table(
     measurements: Sequence[str],
     models: Sequence[str],
     trainings: Sequence[str],
+    compare: bool = True,
 ) -> Table:
     """Rows: evaluations and the training loss; columns: training method by model (Figure 4 and its CIFAR10 table).
 
     A cell that has no result says "not run". Several seeds become mean ± standard deviation; one number
-    has its 95% interval. The paper's numbers and the differences stand below ours.
+    has its 95% interval. With `compare` the paper's numbers and the differences stand below ours.
     """
-    paper = published(dataset, "accuracy")
+    paper = published(dataset, "accuracy") if compare else None
     columns = [(training, model) for training in trainings for model in models]
     rows, records = [], []
     for measurement in [*measurements, "train_loss"]:

@@ -74,12 +74,12 @@ class RunDirectory:
         torch.save(state, buffer)
         write_atomically(self.state, buffer.getvalue())
 
-    def read_state(self, device: torch.device) -> dict[str, Any] | None:
+    def read_state(self) -> dict[str, Any] | None:
         """The state to go on from; None if there is none. Raises InputError if it cannot be read."""
         if not self.state.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.state, map_location=device, weights_only=True)
+            state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception:  # noqa: BLE001 (damaged bytes raise nearly anything)
             raise InputError(
                 f"{self.state} is damaged; delete it to train from the start, or restore it from a copy"

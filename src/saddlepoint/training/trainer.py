@@ -44,6 +44,8 @@ class Monitor:
     select: str = "robust"
 
     def __post_init__(self) -> None:
+        if self.examples < 1:
+            raise InputError(f"recipe.monitor.examples={self.examples}; expected at least 1")
         if self.select not in ("robust", "natural"):
             raise InputError(f"training.select={self.select}; choose robust or natural")
 
@@ -135,6 +137,7 @@ class Trainer:
                     continue  # several processes save together, and their clocks differ
                 self._save()
                 saved = time.monotonic()
+        self.seconds = earlier + time.monotonic() - resumed
         return self._finish()
 
     def _step(self) -> None:
@@ -164,10 +167,12 @@ class Trainer:
     def _check_finite(self) -> None:
         bad = (~self.window[: self._filled(), 0].isfinite()).nonzero()[:1].flatten().tolist()
         first = sorted(index for found in self.processes.gather(bad) for index in found)
+        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+            first = first or [self._filled() - 1]
         if first:
             step = self.step - self._filled() + first[0] + 1
             raise InputError(
-                f"the loss is not finite at step {step}; the last checkpoint before it stays in {self.directory.path}. "
+                f"loss or weights are not finite at step {step}; {self.directory.path} keeps the state before. "
                 "Lower the learning rate (recipe.schedule.peak) or use runtime.precision=float32"
             )
 
@@ -207,6 +212,11 @@ class Trainer:
         self.tracker.log(self.step, {**row, "images_per_second": self.images_per_second})
 
     @property
+    def precision(self) -> str:
+        """Of the forward passes: float32 or bfloat16."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def images_per_second(self) -> float:
         """Training images a second, held-out measurements included."""
         return self.step * self.batches.size / max(self.seconds, 1e-9)
@@ -229,6 +239,7 @@ class Trainer:
             self.directory.write_history(self.rows)
         self.directory.write_state(
             {
+                "made": {"device": self.runtime.torch_device.type, "precision": self.precision},
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "generators": generators,  # of every process
@@ -242,9 +253,13 @@ class Trainer:
         )
 
     def _restore(self) -> None:
-        state = self.directory.read_state(self.runtime.torch_device)
+        state = self.directory.read_state()
         if state is None:
             return
+        here = {"device": self.runtime.torch_device.type, "precision": self.precision}
+        if state["made"] != here:
+            there = ", ".join(f"runtime.{key}={value}" for key, value in state["made"].items())
+            raise InputError(f"{self.directory.path} was begun with {there}; go on with the same, or overwrite=true")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if len(state["generators"]) != self.processes.count:
@@ -265,7 +280,7 @@ class Trainer:
             **self.metadata,
             "steps": self.steps,
             "batch_size": self.batches.size,
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": self.precision,
             "device": self.runtime.describe(),
             "processes": self.processes.count,
             "seconds": round(self.seconds, 1),
