@@ -161,7 +161,7 @@ def test_accuracy_table_measures_once(command: Run, trained: Path) -> None:
     first = command("scripts/accuracy_table.py", *arguments)
     assert first.status == 0
     assert "measuring pgd" in first.out
-    table = trained / "digits" / "report" / "tables" / "accuracy.md"
+    (table,) = trained.rglob("accuracy.md")
     before = table.read_bytes()
     second = command("scripts/accuracy_table.py", *arguments)
     assert "measuring" not in second.out
@@ -191,7 +191,7 @@ def test_damaged_checkpoint(command: Run, trained: Path, damage: str) -> None:
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     expected = {"missing": "cannot read", "truncated": "is damaged", "other": "holds another network"}
     assert expected[damage] in outcome.err
-    assert not (trained / "digits" / "report").exists()
+    assert not list(trained.rglob("report*"))
 
 
 def test_a_stored_config_builds_only_our_networks(command: Run, trained: Path) -> None:
@@ -200,6 +200,23 @@ def test_a_stored_config_builds_only_our_networks(command: Run, trained: Path) -
     outcome = command("scripts/accuracy_table.py", *SCRIPT, f"output_dir={trained}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "wants to build os.system" in outcome.err
+
+
+def test_a_variation_never_replaces_the_default_report(command: Run, trained: Path) -> None:
+    for eps in ("4/16", "3/16"):
+        arguments = [*TINY, "training=standard", f"threat.eps={eps}", f"output_dir={trained}"]
+        assert command("train.py", *arguments).status == 0
+        arguments = [*SCRIPT, f"threat.eps={eps}", f"output_dir={trained}"]
+        assert command("scripts/accuracy_table.py", *arguments).status == 0
+    tables = {path.read_text().splitlines()[0] for path in trained.rglob("accuracy.md")}
+    assert tables == {f"**digits, linf eps {eps}: accuracy by training method and model**" for eps in ("4/16", "3/16")}
+
+
+@pytest.mark.parametrize("setting", ["model=wide", "training=pgd", "seed=3"])
+def test_scripts_say_how_runs_are_chosen(command: Run, tmp_path: Path, setting: str) -> None:
+    outcome = command("scripts/accuracy_table.py", setting, f"output_dir={tmp_path}")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "scripts choose runs by models=[...] trainings=[...] seeds=number" in outcome.err
 
 
 def test_loss_histograms(command: Run, trained: Path) -> None:
@@ -217,7 +234,7 @@ def test_loss_histograms(command: Run, trained: Path) -> None:
     )
     assert outcome.status == 0
     assert "Distance between maxima" in outcome.out
-    figures = trained / "digits" / "report" / "figures"
+    (figures,) = trained.rglob("figures")
     assert {path.name for path in figures.iterdir()} == {
         f"{name}.{suffix}" for name in ("loss_trajectories", "loss_histograms") for suffix in ("pdf", "png")
     }

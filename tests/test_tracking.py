@@ -39,7 +39,7 @@ class Broken:
 
 def use_all(tracker: Tracker) -> None:
     tracker.log(1, {"loss": 0.5})
-    tracker.images(1, "examples", np.zeros((1, 2, 2, 1)), ["a"])
+    tracker.images(1, "examples", lambda: (np.zeros((1, 2, 2, 1)), ["a"]))
     tracker.table("accuracy", [{"a": 1}])
     tracker.finish({"loss": 0.5})
 
@@ -50,7 +50,7 @@ def test_a_failure_is_said_once_and_never_raised(caplog: pytest.LogCaptureFixtur
     tracker.run = run
     arguments: dict[str, tuple[Any, ...]] = {
         "log": (1, {"loss": 0.5}),
-        "images": (1, "examples", np.zeros((1, 2, 2, 3)), ["a"]),
+        "images": (1, "examples", lambda: (np.zeros((1, 2, 2, 3)), ["a"])),
         "table": ("accuracy", [{"a": 1}]),
         "finish": ({"loss": 0.5},),
     }
@@ -120,7 +120,8 @@ def test_an_offline_run_is_named_grouped_and_complete(tmp_path: Path, monkeypatc
     assert sorted(run.tags) == ["digits", "fast", "pgd", "wide"]
     assert run.config["threat"] == {"eps": "4/16"}
     tracker.log(5, {"train_loss": 0.25})
-    tracker.images(5, "examples", np.array([0.0, 0.2, 0.6, 1.0]).reshape(1, 2, 2, 1), ["a four"])
+    pixels = np.array([0.0, 0.2, 0.6, 1.0]).reshape(1, 2, 2, 1)
+    tracker.images(5, "examples", lambda: (pixels, ["a four"]))
     tracker.table("accuracy", [{"model": "wide", "pgd": 0.5}])
     assert (run.summary["step"], run.summary["train_loss"]) == (5, 0.25)
     tracker.finish({"best_step": 5})

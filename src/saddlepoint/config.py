@@ -157,6 +157,10 @@ def subjects(
     cfg: DictConfig, models: Sequence[str], trainings: Sequence[str], seeds: int | None = None
 ) -> Iterator[Subject]:
     """Every finished run of these models and trainings in the first `seeds` (as configured); says which are missing."""
+    for override in HydraConfig.get().overrides.task:
+        key = override.split("=")[0]
+        if key in ("model", "training", "seed"):
+            raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
     runtime: Runtime = build(cfg.runtime)
     command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task])
     for training in trainings:

@@ -16,11 +16,14 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
+# Images (n, h, w, c) in [0, 1], and a caption for each.
+Images = Callable[[], tuple[np.ndarray, list[str]]]
+
 
 class Tracker(Protocol):
     def start(self, directory: Path, config: dict[str, Any]) -> None: ...
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
-    def images(self, step: int, name: str, images: np.ndarray, captions: list[str]) -> None: ...
+    def images(self, step: int, name: str, make: Images) -> None: ...
     def table(self, name: str, rows: list[dict[str, Any]]) -> None: ...
     def finish(self, summary: Mapping[str, Any]) -> None: ...
 
@@ -32,7 +35,7 @@ class Quiet:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
-    def images(self, step: int, name: str, images: np.ndarray, captions: list[str]) -> None: ...
+    def images(self, step: int, name: str, make: Images) -> None: ...
 
     def table(self, name: str, rows: list[dict[str, Any]]) -> None: ...
 
@@ -100,12 +103,13 @@ class Wandb(Quiet):
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._with_run(lambda run: run.log({"step": step, **metrics}))
 
-    def images(self, step: int, name: str, images: np.ndarray, captions: list[str]) -> None:
-        """`images`: (n, h, w, c) in [0, 1]."""
+    def images(self, step: int, name: str, make: Images) -> None:
+        """`make` is called only here, where the images are wanted."""
 
         def send(run: Any) -> None:
             import wandb
 
+            images, captions = make()
             pixels = (255 * images).round().astype(np.uint8)
             pixels = pixels.squeeze(3) if pixels.shape[3] == 1 else pixels
             run.log({"step": step, name: [wandb.Image(p, caption=c) for p, c in zip(pixels, captions, strict=True)]})

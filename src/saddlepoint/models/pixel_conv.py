@@ -51,8 +51,8 @@ class _WithInputGradient(torch.autograd.Function):
 class PixelConv2d(nn.Conv2d):
     """nn.Conv2d with stride 1 and size-keeping padding, for images: the same values and gradients."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, size, padding=size // 2, bias=bias)
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        super().__init__(inputs, outputs, size, padding=size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         # Only the CPU's library is slow at it, and only blocks that fill the image are laid out as above.

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.results import Result, interval, write_atomically, write_csv
+from saddlepoint.results import Result, write_atomically, write_csv
 
 NAMES = {
     "standard": "Standard",
@@ -111,7 +111,9 @@ def accuracy_table(
     paper = published(dataset, "accuracy") if compare else None
     columns = [(training, model) for training in trainings for model in models]
     rows, records = [], []
-    for measurement in [*measurements, "train_loss"]:
+    # The training loss is the last step's: it says nothing of the best checkpoint.
+    of_best = any(result["key"]["checkpoint"] == "best" for result in results)
+    for measurement in [*measurements, *([] if of_best else ["train_loss"])]:
         name = NAMES.get(measurement, measurement)
         ours, theirs, differences = [name], [f"{name}, paper"], [f"{name}, difference"]
         for training, model in columns:
@@ -146,15 +148,18 @@ def accuracy_table(
             )
         rows += [ours, theirs, differences] if any(theirs[1:]) else [ours]
     header = ["Accuracy in %", *(f"{NAMES.get(training, training)} {model}" for training, model in columns)]
-    notes = ["Columns: training method and model. Rows: what it is tested on. In brackets: 95% interval."]
+    seeds = {record["seeds"] for record in records if record["seeds"]}
+    spread = "In brackets: 95% interval." if seeds <= {1} else f"Mean ± standard deviation over {max(seeds)} seeds."
+    notes = [f"Columns: training method and model. Rows: what it is tested on. {spread}"]
     examples = {(result["key"]["examples"], result["key"]["of"]) for result in results}
     notes += [f"Measured on the first {n} of {total} test images only." for n, total in sorted(examples) if n < total]
     if paper:
         notes.append(f"Paper: {paper['source']}.")
-    checkpoint = {result["key"]["checkpoint"] for result in results}
-    if checkpoint == {"best"}:
+    if of_best:
         notes.append("Checkpoint: the best on the held-out images, not the last.")
-    return Table(f"{dataset}: accuracy by training method and model", header, rows, records, notes)
+    attack = next((result["key"]["attack"] for result in results if result["key"]["attack"]), None)
+    threat = f", {attack['norm']} eps {attack['eps']}" if attack else ""
+    return Table(f"{dataset}{threat}: accuracy by training method and model", header, rows, records, notes)
 
 
 def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
@@ -192,15 +197,13 @@ def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
 
 
 def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:
-    """Mean over seeds with spread; for accuracies, in percent, the 95% interval over all seeds' test images."""
+    """Mean over seeds with spread, or one seed's accuracy in percent with its 95% interval."""
     if not found:
         return {"value": None, "low": None, "high": None, "sd": None, "seeds": 0, "examples": None}
     values = [result["train_loss"] if is_loss else 100 * result["accuracy"] for result in found]
     low = high = None
-    if not is_loss:
-        count = sum(result["key"]["examples"] for result in found)
-        correct = sum(round(result["accuracy"] * result["key"]["examples"]) for result in found)
-        low, high = (round(100 * bound, 6) for bound in interval(correct, count))
+    if not is_loss and len(found) == 1:  # over several seeds the spread says more
+        low, high = (round(100 * bound, 6) for bound in found[0]["interval"])
     return {
         "value": statistics.fmean(values),
         "low": low,

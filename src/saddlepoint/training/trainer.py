@@ -291,7 +291,7 @@ class Trainer:
         if self.processes.first:
             self.directory.finish(summary)
             self.tracker.table("held_out", self.rows)
-            self.tracker.images(self.step, "examples", *self._examples())
+            self.tracker.images(self.step, "examples", self._examples)
             self.tracker.finish(summary)
         return summary
 
