@@ -17,7 +17,6 @@ from saddlepoint.results import read_json, unpack
 
 # Without a random start every process count solves the same problem, up to the rounding of sums.
 SETTINGS = [
-    "training=fgsm",
     "recipe.steps=40",
     "recipe.evaluations=2",
     "recipe.monitor.steps=2",
@@ -40,7 +39,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     for processes in (1, 2):
         folders[processes] = tmp_path_factory.mktemp(f"processes{processes}")
         arguments = [*SETTINGS, f"output_dir={folders[processes]}"]
-        trained = run(processes, "train.py", *arguments)
+        trained = run(processes, "train.py", *arguments, "training=fgsm")
         assert trained.returncode == 0, trained.stderr
         assert trained.stdout.count("finished in") == 1  # one of them speaks
         measured = run(processes, "scripts/accuracy_table.py", *arguments, "models=[simple]", "trainings=[fgsm]",
