@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 # The paper's colours, by training method: blue for natural, red for adversarial.
 COLOURS = {"standard": "#2a6fbb", "fgsm": "#8a8a8a", "pgd": "#c8352c"}
 TITLES = {"standard": "standard training", "fgsm": "FGSM training", "pgd": "PGD training"}
+RATES = ("image_steps_per_second", "slowest", "fastest")  # the benchmark's, of every contender
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -81,6 +83,50 @@ def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Figure:
         axes[0, 0].set_ylabel("frequency (log)")
         figure.suptitle(f"{dataset}: loss at the end of PGD from {starts:,} random starts")
         figure.legend(loc="outside lower center", ncols=len(losses), frameon=False)
+    return figure
+
+
+def attack_speed(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """The benchmark's image-steps a second: a panel for each case, a bar for each contender with its spread.
+
+    `records`: case, contender, and the median, slowest and fastest rate of each.
+    """
+    cases = list(dict.fromkeys(record["case"] for record in records))
+    contenders = list(dict.fromkeys(record["contender"] for record in records))
+    contenders.sort(key=lambda name: name.endswith("our network"))  # stable: ours, the plain network's, then the rest
+    columns = min(3, len(cases))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            -(-len(cases) // columns),
+            columns,
+            figsize=(2.4 * columns + 1.6, (0.19 * len(contenders) + 0.7) * -(-len(cases) // columns)),
+            squeeze=False,
+            sharey=True,
+            layout="constrained",
+        )
+        for case, axis in zip(cases, axes.flat, strict=False):
+            found = {record["contender"]: record for record in records if record["case"] == case}
+            for position, name in enumerate(contenders):
+                if name not in found:
+                    continue
+                rate, slowest, fastest = (found[name][key] for key in RATES)
+                axis.barh(
+                    position,
+                    rate,
+                    xerr=[[rate - slowest], [fastest - rate]],
+                    color=COLOURS["pgd" if name.startswith("saddlepoint") else "fgsm"],
+                    alpha=0.55 if name.endswith("our network") else 1,
+                    error_kw={"elinewidth": 0.8},
+                )
+            axis.set_title(case)
+            axis.set_yticks(range(len(contenders)), contenders)
+            axis.set_xlim(left=0)
+            axis.xaxis.set_major_locator(MaxNLocator(3))
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes[0, 0].invert_yaxis()  # shared: ours above
+        for axis in axes.flat[len(cases) :]:
+            axis.set_visible(False)
+        figure.supxlabel("image-steps a second; whiskers: slowest and fastest repeat", fontsize=9)
     return figure
 
 
