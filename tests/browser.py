@@ -102,7 +102,7 @@ class Browser:
     def wait_for(self, expression: str, seconds: float = 30) -> None:
         """Until the expression is true."""
         deadline = time.monotonic() + seconds
-        while not self.evaluate(expression):
+        while not self.evaluate(f"Boolean({expression})"):
             if time.monotonic() > deadline:
                 raise TimeoutError(expression)
             time.sleep(0.05)
@@ -142,9 +142,7 @@ class Browser:
         self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        path.write_bytes(
-            base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
-        )
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
 
     def pdf(self) -> bytes:
         return base64.b64decode(self.send("Page.printToPDF", preferCSSPageSize=True)["data"])

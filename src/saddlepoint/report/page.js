@@ -4,20 +4,21 @@
 
   // Charts: each panel is drawn when it comes near the screen.
   const font = { family: getComputedStyle(document.querySelector("nav")).fontFamily, size: 11, color: "#222222" };
-  const axis = { gridcolor: "#e4e4e4", linecolor: "#888888", zeroline: false, automargin: true, nticks: 6 };
+  const axis = { gridcolor: "rgba(128, 128, 128, 0.22)", linecolor: "#888888", zeroline: false, automargin: true, tickangle: 0 };
   const touch = matchMedia("(pointer: coarse)").matches;
 
   const draw = (panel) => {
     const { data, layout } = JSON.parse(panel.querySelector("script").textContent);
     const images = panel.parentElement.classList.contains("images");
-    for (const name of ["xaxis", "yaxis"]) layout[name] = { ...axis, ...layout[name] };
+    const nticks = panel.clientWidth < 250 ? 4 : 7;
+    for (const name of ["xaxis", "yaxis"]) layout[name] = { ...axis, nticks, ...layout[name] };
     return Plotly.newPlot(
       panel.querySelector(".plot"),
       data,
       {
         ...layout,
         font,
-        margin: images ? { l: 0, r: 0, t: 0, b: 0 } : { l: 40, r: 8, t: 8, b: 32 },
+        margin: images ? { l: 0, r: 0, t: 0, b: 0 } : { l: 30, r: 8, t: 8, b: 30 },
         paper_bgcolor: "rgba(0,0,0,0)",
         plot_bgcolor: "rgba(0,0,0,0)",
         dragmode: touch || images ? false : "zoom", // a finger scrolls the page
@@ -39,6 +40,7 @@
   for (const panel of document.querySelectorAll(".panel")) near.observe(panel);
 
   // What lies behind a number: shown on hover and focus, kept by a click or a tap until the next one or Escape.
+  const sheet = matchMedia("(max-width: 40rem)"); // as in page.css
   let shown = null;
   let kept = false;
 
@@ -50,6 +52,12 @@
     const top = below + card.offsetHeight <= innerHeight - 8 ? below : cell.top - card.offsetHeight - 6;
     card.style.top = `${Math.max(8, top)}px`;
     card.style.left = `${Math.max(8, Math.min(cell.left, document.documentElement.clientWidth - card.offsetWidth - 8))}px`;
+  };
+
+  // Where the card is a sheet at the bottom of the screen, the number stays in sight above it.
+  const uncover = () => {
+    const below = shown.getBoundingClientRect().bottom + 8 - shown.nextElementSibling.getBoundingClientRect().top;
+    if (sheet.matches && below > 0) scrollBy(0, below);
   };
 
   const hide = () => {
@@ -87,6 +95,7 @@
       hide();
       if (again) return;
       show(cell);
+      uncover();
       kept = true;
     });
   }
