@@ -100,7 +100,7 @@ def test_an_empty_report_is_all_missing(empty: Path) -> None:
     text = " ".join(made.text.values())
     assert len(names) == len(set(names)) >= 21
     assert all(f"Missing: {name}." in text for name in names)
-    assert "The accuracy table is missing" in text
+    assert "No accuracy has been measured yet" in text
     assert "python scripts/loss_histograms.py dataset=digits makes it" in re.sub(r"\s+", " ", text)
 
 
@@ -115,7 +115,8 @@ def test_the_scripts_exist(script: str) -> None:
         ("outputs/digits/report", "make reproduce DATASET=digits"),
         ("outputs/mnist/report-fast", "make reproduce DATASET=mnist RECIPE=fast"),
         ("outputs/mnist/report,threat.eps=0.2", "make reproduce DATASET=mnist ARGS=threat.eps=0.2"),
-        ("made/digits/report", "make reproduce DATASET=digits ARGS=output_dir=made"),
+        ("outputs/reference/digits/report", "make reproduce DATASET=digits ARGS=output_dir=outputs/reference"),
+        ("made/digits/report", "make reproduce DATASET=digits ARGS=output_dir=/elsewhere/made"),
         ("outputs/a b/report", "make reproduce 'DATASET=a b'"),
     ],
 )
@@ -138,6 +139,14 @@ def test_without_published_numbers_the_headline_says_so(empty: Path) -> None:
     table.write(empty / "tables", "accuracy")
     top = Page(page.render(empty)).text[""]
     assert "The paper has no numbers for digits." in top and "94.0" in top
+
+
+def test_a_table_of_nothing_has_no_headline(empty: Path) -> None:
+    table = accuracy()
+    for record in table.records:
+        record["value"] = None
+    table.write(empty / "tables", "accuracy")
+    assert "No accuracy has been measured yet" in Page(page.render(empty)).text[""]
 
 
 def test_cells_have_everything_their_record_says(report: Path, made: Page) -> None:
@@ -265,6 +274,11 @@ def test_the_same_files_make_the_same_bytes_in_seconds_and_without_torch(report:
     [
         ("tables/accuracy.json", "{", "is not valid JSON"),
         ("tables/accuracy.json", "{}", "does not describe a table"),
+        (
+            "tables/accuracy.json",
+            '{"title": "", "header": ["a"], "rows": [["b"]], "notes": [], "records": [{"value": 1}], "at": [[0, 0]]}',
+            "does not describe a table",
+        ),
         ("figures/capacity.json", '{"title": "x"}', "does not describe a figure"),
         (
             "figures/capacity.json",

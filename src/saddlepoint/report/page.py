@@ -10,6 +10,7 @@ import base64
 import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def render(folder: Path) -> str:
         dataset=folder.parent.name,
         settings=_settings(folder)[1:],
         sections=sections,
-        headline=_headline(sections[0]),
+        headline=_headline(folder, sections[0]),
         style=Markup(source.joinpath("page.css").read_text()),
         scripts=[Markup(script) for script in scripts],
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
@@ -70,9 +71,11 @@ def _settings(folder: Path) -> list[str]:
 
 
 def _command(folder: Path, item: Item) -> str:
-    settings = _settings(folder)
-    if folder.parent.parent.name != "outputs":
-        settings.append(f"output_dir={folder.parent.parent.name}")
+    settings, parts = _settings(folder), folder.parent.parent.parts
+    if "outputs" in parts:  # from there on, as it is typed in the repository
+        parts = parts[len(parts) - 1 - parts[::-1].index("outputs") :]
+    if parts != ("outputs",):
+        settings.append(f"output_dir={Path(*parts)}")
     if item.script:
         return shlex.join(["python", f"scripts/{item.script}.py", *settings])
     variables = [each for each in settings if each.startswith(("dataset=", "recipe="))]
@@ -119,14 +122,21 @@ def _section(folder: Path, item: Item) -> Content:
     return {"item": item, "parts": parts, "missing": missing, "command": command}
 
 
-def _checked(path: Path, read: Callable[[Path, Content, str], Content], command: str) -> Content:
-    content = read_json(path)
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with the content of a file becomes one line about that file."""
     try:
-        return read(path, content, command)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        raise InputError(
-            f"{path} does not describe a {path.parent.name[:-1]}; delete it to have it made again"
-        ) from None
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        kind = path.parent.name.removesuffix("s")
+        raise InputError(f"{path} does not describe a {kind}; delete it to have it made again") from None
+
+
+def _checked(path: Path, read: Callable[[Path, Content, str], Content], command: str) -> Content:
+    with _naming(path):
+        return read(path, read_json(path), command)
 
 
 def _files(path: Path, suffixes: Sequence[str]) -> list[tuple[str, str]]:
@@ -158,7 +168,7 @@ def _table(path: Path, content: Content, command: str) -> Content:
     rows = [
         [
             {
-                "text": text,
+                "text": str(text),
                 "details": behind.get((row, column)),
                 "of": f"{cells[0]}, {content['header'][column]}" if column else text,
             }
@@ -209,23 +219,25 @@ def _details(record: Content, command: str) -> list[Content]:
     return rows
 
 
-def _headline(accuracy: Content) -> Content | None:
-    """Of the accuracy table: the widest network trained naturally and adversarially, ours beside the paper's."""
+def _headline(folder: Path, accuracy: Content) -> Content | None:
+    """Of the accuracy table: the wide networks trained adversarially and naturally, ours beside the paper's."""
     table = next((part for part in accuracy["parts"] if part["kind"] == "table"), None)
     if table is None:
         return None
-    records = [record for record in table["records"] if record["value"] is not None]
-    rows = []
-    for training, name in (("standard", "Trained naturally"), ("pgd", "Trained on PGD examples")):
-        of_training = [record for record in records if record["training"] == training]
-        if not of_training:
-            continue
-        model = of_training[-1]["model"]
-        for record in of_training:
-            if record["model"] == model and record["measurement"] != "train_loss":
-                details = _details(record, table["commands"][0])
-                rows.append({"network": name, "model": model, "details": details, **_in_words(record)})
-    return {"rows": rows, "name": table["name"], "source": next((r["source"] for r in records if r["source"]), None)}
+    networks, command = [], table["commands"][0]
+    with _naming(folder / "tables" / f"{table['name']}.json"):
+        records = [
+            each for each in table["records"] if each["value"] is not None and each["measurement"] != "train_loss"
+        ]
+        for training, name in (("pgd", "Trained on PGD examples"), ("standard", "Trained naturally")):
+            models = [each["model"] for each in records if each["training"] == training]
+            model = "wide" if "wide" in models else (models or [None])[-1]
+            chosen = [each for each in records if (each["training"], each["model"]) == (training, model)]
+            if chosen:
+                rows = [{"details": _details(each, command), **_in_words(each)} for each in chosen]
+                networks.append({"name": name, "model": model, "rows": rows})
+        source = next((each["source"] for each in records if each["source"]), None)
+    return {"networks": networks, "name": table["name"], "source": source} if networks else None
 
 
 def _in_words(record: Content) -> Content:
