@@ -9,13 +9,16 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint benchmark clean
+.PHONY: help reproduce report test lint benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 reproduce: .venv/ready ## train, measure and report: DATASET=digits|mnist|cifar10 RECIPE=paper|fast SEEDS=1 ARGS="..."
 	@$(RUN) scripts/reproduce.py dataset=$(DATASET) recipe=$(RECIPE) seeds=$(SEEDS) $(ARGS)
+
+report: .venv/ready ## rebuild the report's page from its tables and figures, in seconds: DATASET= RECIPE=
+	@$(RUN) scripts/report.py outputs/$(DATASET)/report$(if $(filter-out paper,$(RECIPE)),-$(RECIPE))
 
 test: .venv/ready ## run the tests
 	@$(RUN) -m pytest

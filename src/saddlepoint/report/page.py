@@ -1,0 +1,257 @@
+"""One self-contained HTML page from a report's tables/*.json and figures/*.json: it needs no network and no server.
+
+Everything that comes from those files is escaped: by Jinja in the page, as text in Plotly's labels, and as JSON that
+cannot end its script element. The page's content policy lets only its own scripts run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from saddlepoint.errors import InputError
+from saddlepoint.report.items import BEYOND, ITEMS, Item
+from saddlepoint.report.plots import exact, figure
+from saddlepoint.results import read_json, write_atomically
+
+Content = dict[str, Any]
+
+
+def write(folder: Path) -> Path:
+    """index.html in a report's folder, such as outputs/digits/report; the same files give the same bytes.
+
+    Raises InputError if there is no such folder, or a file in it is not what its place says.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no report at {folder}; make reproduce makes it, and DATASET= and RECIPE= choose which")
+    path = folder / "index.html"
+    write_atomically(path, render(folder).encode())
+    return path
+
+
+def render(folder: Path) -> str:
+    """The page. Links in it are relative to the folder."""
+    folder = folder.resolve()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("saddlepoint", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    source = files("saddlepoint.report")
+    scripts = [get_plotlyjs(), source.joinpath("page.js").read_text()]
+    sections = [_section(folder, item) for item in _all_items(folder)]
+    return environment.get_template("page.html").render(
+        dataset=folder.parent.name,
+        settings=_settings(folder)[1:],
+        sections=sections,
+        headline=_headline(folder, sections[0]),
+        style=Markup(source.joinpath("page.css").read_text()),
+        scripts=[Markup(script) for script in scripts],
+        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
+    )
+
+
+def _settings(folder: Path) -> list[str]:
+    """What the folder's name says of the runs: report-fast,threat.eps=0.2 is recipe=fast threat.eps=0.2."""
+    recipe, *overrides = folder.name.removeprefix("report").split(",")
+    return [f"dataset={folder.parent.name}", *([f"recipe={recipe[1:]}"] if recipe else []), *overrides]
+
+
+def _command(folder: Path, item: Item) -> str:
+    settings, parts = _settings(folder), folder.parent.parent.parts
+    if "outputs" in parts:  # from there on, as it is typed in the repository
+        parts = parts[len(parts) - 1 - parts[::-1].index("outputs") :]
+    if parts != ("outputs",):
+        settings.append(f"output_dir={Path(*parts)}")
+    if item.script:
+        return shlex.join(["python", f"scripts/{item.script}.py", *settings])
+    variables = [each for each in settings if each.startswith(("dataset=", "recipe="))]
+    others = [each for each in settings if each not in variables]
+    named = [f"{name.upper()}={value}" for name, value in (each.split("=", 1) for each in variables)]
+    return shlex.join(["make", "reproduce", *named, *([f"ARGS={shlex.join(others)}"] if others else [])])
+
+
+def _all_items(folder: Path) -> Iterator[Item]:
+    """The paper's, then what else lies in the folder."""
+    yield from ITEMS
+    found = {kind: _stems(folder / kind) for kind in ("tables", "figures")}
+    for item in ITEMS:
+        for kind, names in (("tables", item.tables), ("figures", item.figures)):
+            found[kind] -= {stem for name in names for stem in _versions(folder / kind, name)}
+    if found["tables"] or found["figures"]:
+        yield Item(
+            "Other results",
+            BEYOND,
+            "Further tables and figures of this report.",
+            tables=tuple(sorted(found["tables"])),
+            figures=tuple(sorted(found["figures"])),
+        )
+
+
+def _stems(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.json")}
+
+
+def _versions(folder: Path, name: str) -> list[str]:
+    """The file of this name, and those of a part of the test set or of another checkpoint: accuracy, accuracy-best."""
+    return sorted(stem for stem in _stems(folder) if stem == name or stem.startswith(f"{name}-"))
+
+
+def _section(folder: Path, item: Item) -> Content:
+    parts: list[Content] = []
+    missing: list[str] = []
+    command = _command(folder, item)
+    for kind, names, read in (("tables", item.tables, _table), ("figures", item.figures, _figure)):
+        for name in names:
+            versions = _versions(folder / kind, name)
+            parts += [_checked(folder / kind / f"{version}.json", read, command) for version in versions]
+            missing += [] if versions else [f"{kind}/{name}.json"]
+    return {"item": item, "parts": parts, "missing": missing, "command": command}
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with the content of a file becomes one line about that file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        kind = path.parent.name.removesuffix("s")
+        raise InputError(f"{path} does not describe a {kind}; delete it to have it made again") from None
+
+
+def _checked(path: Path, read: Callable[[Path, Content, str], Content], command: str) -> Content:
+    with _naming(path):
+        return read(path, read_json(path), command)
+
+
+def _files(path: Path, suffixes: Sequence[str]) -> list[tuple[str, str]]:
+    """Those of a part's files that there are: (suffix, link)."""
+    found = [(suffix, path.with_suffix(f".{suffix}")) for suffix in suffixes]
+    return [(suffix, quote(f"{each.parent.name}/{each.name}")) for suffix, each in found if each.exists()]
+
+
+def _figure(path: Path, content: Content, command: str) -> Content:
+    picture = path.with_suffix(".png")
+    return {
+        **figure(content),
+        "kind": "figure",
+        "name": path.stem,
+        "picture": base64.b64encode(picture.read_bytes()).decode() if picture.exists() else None,
+        "commands": [content["provenance"].get("command") or command],
+        "files": _files(path, ("json", "png", "pdf")),
+    }
+
+
+def _table(path: Path, content: Content, command: str) -> Content:
+    commands = list(dict.fromkeys(record["command"] for record in content["records"] if record.get("command")))
+    command = next(iter(commands), command)
+    # A table without `at` says of no record where it belongs.
+    behind = {
+        tuple(place): _details(record, command)
+        for place, record in zip(content["at"], content["records"], strict=bool(content["at"]))
+    }
+    rows = [
+        [
+            {
+                "text": str(text),
+                "details": behind.get((row, column)),
+                "of": f"{cells[0]}, {content['header'][column]}" if column else text,
+            }
+            for column, text in enumerate(cells)
+        ]
+        for row, cells in enumerate(content["rows"])
+    ]
+    return {
+        "kind": "table",
+        "name": path.stem,
+        "title": content["title"],
+        "header": list(content["header"]),
+        "rows": rows,
+        "notes": list(content["notes"]),
+        "records": content["records"],
+        "commands": commands or [command],
+        "files": _files(path, ("json", "csv", "md", "tex")),
+    }
+
+
+# In this order, and before everything else that a record holds.
+LABELS = {
+    "value": "Ours",
+    "low": "95% interval",
+    "sd": "Standard deviation",
+    "seeds": "Seeds",
+    "examples": "Examples",
+    "paper": "The paper's",
+    "difference": "Difference",
+    "source": "In the paper",
+}
+
+
+def _details(record: Content, command: str) -> list[Content]:
+    """What a cell's card shows: name and text, code or links. `command` is for a record without its own."""
+    rows: list[Content] = []
+    for key in [*LABELS, *(key for key in record if key not in (*LABELS, "high", "command", "files"))]:
+        value = record.get(key)
+        if value is None or value == "":
+            continue
+        text = f"{exact(value)} to {exact(record['high'])}" if key == "low" else exact(value)
+        rows.append({"name": LABELS.get(key, key.replace("_", " ").capitalize()), "text": text})
+    rows.append({"name": "Command", "code": record.get("command") or command})
+    if record.get("files"):
+        # Relative to the data set's folder, in which the report's lies.
+        names = str(record["files"]).split("; ")
+        rows.append({"name": "Files", "links": [(name, "../" + quote(name)) for name in names]})
+    return rows
+
+
+def _headline(folder: Path, accuracy: Content) -> Content | None:
+    """Of the accuracy table: the wide networks trained adversarially and naturally, ours beside the paper's."""
+    table = next((part for part in accuracy["parts"] if part["kind"] == "table"), None)
+    if table is None:
+        return None
+    networks, command = [], table["commands"][0]
+    with _naming(folder / "tables" / f"{table['name']}.json"):
+        records = [
+            each for each in table["records"] if each["value"] is not None and each["measurement"] != "train_loss"
+        ]
+        for training, name in (("pgd", "Trained on PGD examples"), ("standard", "Trained naturally")):
+            models = [each["model"] for each in records if each["training"] == training]
+            model = "wide" if "wide" in models else (models or [None])[-1]
+            chosen = [each for each in records if (each["training"], each["model"]) == (training, model)]
+            if chosen:
+                rows = [{"details": _details(each, command), **_in_words(each)} for each in chosen]
+                networks.append({"name": name, "model": model, "rows": rows})
+        source = next((each["source"] for each in records if each["source"]), None)
+    return {"networks": networks, "name": table["name"], "source": source} if networks else None
+
+
+def _in_words(record: Content) -> Content:
+    names = {"natural": "Natural images", "fgsm": "FGSM", "pgd": "PGD"}
+    spread = ""
+    if record["sd"] is not None:
+        spread = f" ± {record['sd']:.1f}"
+    elif record["low"] is not None:
+        spread = f" ({record['low']:.1f}–{record['high']:.1f})"
+    difference = record["difference"]
+    return {
+        "measurement": names.get(record["measurement"], record["measurement"]),
+        "ours": f"{record['value']:.1f}",
+        "spread": spread,
+        "paper": "—" if record["paper"] is None else f"{record['paper']:g}",
+        "difference": "—" if difference is None else f"{round(difference, 1) + 0.0:+.1f}",
+    }

@@ -1,0 +1,130 @@
+"""A report with every kind of table and chart in it, and with text that would be markup if it were not escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saddlepoint.report.charts import Chart, Image, Panel, Series
+from saddlepoint.report.tables import Table, accuracy_table
+from saddlepoint.results import interval, write_atomically
+
+PLANTED = '</script><script>document.title = "planted"</script><img src=x onerror="document.title = \'planted\'">'
+
+
+def result(training: str, model: str, measurement: str, accuracy: float) -> dict[str, Any]:
+    attack = None if measurement == "natural" else {"norm": "linf", "eps": "0.3"}
+    return {
+        "key": {"measurement": measurement, "attack": attack, "examples": 10000, "of": 10000, "checkpoint": "last"},
+        "run": {"training": training, "model": model, "seed": 0},
+        "accuracy": accuracy,
+        "interval": list(interval(round(10000 * accuracy), 10000)),
+        "train_loss": 0.138,
+        "command": "python scripts/accuracy_table.py dataset=mnist recipe=fast",
+        "file": f"{model}-{training}-fast/seed0/results/last-{measurement}.json",
+    }
+
+
+def accuracy() -> Table:
+    measured = {
+        ("standard", "wide"): (0.9936, 0.2545, 0.0),
+        ("fgsm", "simple"): (0.8666, 0.9302, 0.0),
+        ("pgd", "simple"): (0.9592, 0.8639, 0.8248),
+        ("pgd", "wide"): (0.9891, 0.9576, 0.9395),
+    }
+    names = ("natural", "fgsm", "pgd")
+    return accuracy_table(
+        [
+            result(training, model, name, value)
+            for (training, model), values in measured.items()
+            for name, value in zip(names, values, strict=True)
+        ],
+        dataset="mnist",
+        measurements=names,
+        models=["simple", "wide"],
+        trainings=["standard", "fgsm", "pgd"],
+    )
+
+
+def curves() -> Chart:
+    """Error bars, dashed lines, points, a logarithmic axis, something that is not finite."""
+    x, y = np.array([1, 2, 4, 8, 16]), np.array([0, 40.0, 87.5, np.nan, 93.3])
+    ours = Series("ours", x, y, "#c8352c", low=y - 3, high=y + 2)
+    paper = Series(f"the paper's {PLANTED}", x, np.array([0, 30, 80, 90, 93.1]), "0.2", "dashed")
+    points = Series("points", x, np.array([2.3, 0.4, 0.2, 0.1, 0.05]), "tab:blue", "points")
+    return Chart(
+        "Capacity",
+        [
+            [
+                Panel([ours, paper], title="trained on PGD examples", x="capacity", y="accuracy in %", log_x=True),
+                Panel([points], title="loss", x="capacity", y="training loss", log_x=True, log_y=True),
+            ]
+        ],
+        caption=f"Error bars are the extremes. {PLANTED}",
+        provenance={"command": f"python scripts/capacity.py # {PLANTED}"},
+    )
+
+
+def filters() -> Chart:
+    """Images: signed, grey and coloured."""
+    noise = np.random.default_rng(0)
+    signed = [Panel(image=Image(noise.normal(size=(5, 5)), -2, 2, signed=True), title=str(k)) for k in range(16)]
+    plain = [
+        Panel(image=Image(noise.random((8, 8))), title="grey", y="an example"),
+        Panel(image=Image(noise.random((8, 8, 3))), title="coloured", x="class 3"),
+    ]
+    return Chart("First-layer filters", [signed, plain], caption="ICLR Figure 9.")
+
+
+def trajectories() -> Chart:
+    """Many lines; labels at the grid's edges only; the same axes everywhere."""
+    noise, steps = np.random.default_rng(1), np.arange(101)
+    rows = [
+        [
+            Panel(
+                [Series(name, steps, top * (1 - np.exp(-steps / noise.uniform(4, 30))), colour) for _ in range(12)],
+                title=f"test image {image}" if row == 0 else "",
+                x="PGD iteration" if row == 1 else "",
+                y=f"{name}\nloss" if image == 0 else "",
+                from_zero=True,
+            )
+            for image in range(5)
+        ]
+        for row, (name, top, colour) in enumerate([("standard", 90.0, "#2a6fbb"), ("PGD", 3.0, "#c8352c")])
+    ]
+    return Chart("The loss along PGD", rows, caption="Figure 1.")
+
+
+def histograms() -> Chart:
+    edges, counts = np.linspace(0, 60, 31), np.random.default_rng(2).poisson(9, 30)
+    panels = [Panel([Series("standard", edges, counts + k, "#2a6fbb", "bars")], x="loss", log_y=True) for k in range(3)]
+    return Chart("Where PGD ends", [panels], share=True, caption="Figure 2.")
+
+
+def write_report(folder: Path) -> None:
+    """All of it, but for the page."""
+    accuracy().write(folder / "tables", "accuracy")
+    planted = Table(
+        f"title {PLANTED}",
+        ["Network", f"header {PLANTED}"],
+        [[f"row {PLANTED}", f"cell {PLANTED}"]],
+        [{"value": 1.5, "command": f"command {PLANTED}", "files": f"a/b.json; {PLANTED}.json", f"key {PLANTED}": 1}],
+        [f"note {PLANTED}"],
+        [(0, 1)],
+    )
+    planted.write(folder / "tables", "accuracy-first1000")
+    wide = [[str(k), *["86.0 (85.1–86.9)"] * 12] for k in range(4)]
+    Table("Transfer", ["Target", *(f"source {k}" for k in range(12))], wide, []).write(
+        folder / "tables", "transfer_pgd"
+    )
+    charts = {
+        "capacity": curves(),
+        "filters": filters(),
+        "loss_trajectories": trajectories(),
+        "something_else": histograms(),
+    }
+    for name, chart in charts.items():
+        write_atomically(folder / "figures" / f"{name}.json", chart.as_json().encode())
+    histograms().write(folder / "figures", "loss_histograms")  # the only one that is also drawn for print
