@@ -1,4 +1,11 @@
-"""Train one network: python train.py dataset=mnist model=wide training=pgd threat.eps=0.3 seed=1"""
+"""Train one network.
+
+python train.py                                                  digits, simple, pgd: under a minute on a laptop
+python train.py dataset=mnist model=wide threat.eps=0.3 seed=1   the paper's MNIST network, its schedule exactly
+python train.py -m model=simple,wide training=standard,pgd       a sweep
+
+The same command again goes on where the last one stopped; a finished run stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,7 @@ from contextlib import nullcontext
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import build, claim, definition, run_directory
+from saddlepoint.config import build, claim, definition, next_command, run_directory
 from saddlepoint.runtime import Runtime, generator, provenance
 
 log = logging.getLogger("train")
@@ -38,6 +45,8 @@ def main(cfg: DictConfig) -> None:
         metadata={**names, "seed": str(cfg.seed), **provenance(runtime)},
         seed=cfg.seed,
     )
+    chosen = [f"models=[{cfg.model.name}]", f"trainings=[{cfg.training.name}]"]
+    measure = "measure it: " + next_command("accuracy_table", *chosen, *([f"seeds={cfg.seed + 1}"] if cfg.seed else []))
     # Only now, with everything known to be right, is anything written.
     processes = runtime.processes
     with directory.hold() if processes.first else nullcontext():
@@ -45,13 +54,13 @@ def main(cfg: DictConfig) -> None:
             claim(directory, defined, cfg.overwrite)
         processes.gather(None)  # the others wait for the directory to be claimed
         if directory.finished:
-            log.info("%s is finished; overwrite=true trains it again", directory.path)
+            log.info("%s is finished; overwrite=true trains it again\n%s", directory.path, measure)
             return
         log.info("%s on %s", directory.path, runtime.describe())
         if processes.first:
             tracker.start(directory.path, defined)
         summary = trainer.fit()
-    log.info("finished in %.0f s: %s", summary["seconds"], directory.path)
+    log.info("finished in %.0f s: wrote %s\n%s", summary["seconds"], directory.path, measure)
 
 
 if __name__ == "__main__":

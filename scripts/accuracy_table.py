@@ -12,7 +12,7 @@ import logging
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import build, report_folder, subjects, test_images, variation
+from saddlepoint.config import build, next_command, report_folder, subjects, test_images, variation
 from saddlepoint.report.tables import accuracy_table
 
 log = logging.getLogger("accuracy_table")
@@ -46,6 +46,12 @@ def main(cfg: DictConfig) -> None:
     suffix += "" if len(split) == total else f"-first{len(split)}"
     paths = table.write(report_folder(cfg) / "tables", f"{settings.name}{suffix}")
     log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
+    if not results:
+        log.info("train a network first: python train.py --help")
+    elif settings.name == "accuracy" and not (report_folder(cfg) / "figures").exists():
+        log.info("next, Figures 1 and 2: %s", next_command("loss_histograms"))
+    elif settings.name == "accuracy":
+        log.info("next, stronger attacks: %s", next_command("accuracy_table", "evaluation=white_box"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import build, report_folder, subjects, test_images
+from saddlepoint.config import build, next_command, report_folder, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation import landscape
@@ -75,6 +75,9 @@ def main(cfg: DictConfig) -> None:
         ends[training] = arrays["losses"]
         geometry.append(result)
     if not paths:
+        log.info(
+            "nothing to measure; train the networks with train.py, or everything with %s", next_command("reproduce")
+        )
         return
     folder = report_folder(cfg)
     table = geometry_table(geometry, dataset=cfg.dataset.name)
@@ -84,6 +87,7 @@ def main(cfg: DictConfig) -> None:
         *table.write(folder / "tables", "maxima"),
     ]
     log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, written)))
+    log.info("next, the accuracies: %s", next_command("accuracy_table"))
 
 
 if __name__ == "__main__":

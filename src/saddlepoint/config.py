@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -96,6 +97,13 @@ def variation() -> str:
     overrides = (override.lstrip("+~") for override in HydraConfig.get().overrides.task)
     telling = sorted(override for override in overrides if not _says_nothing(override.split("=")[0]))
     return "".join("," + re.sub(r"[^\w.=-]+", "_", override) for override in telling)
+
+
+def next_command(script: str, *settings: str) -> str:
+    """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
+    chosen = {"model", "training", "seed", "overwrite", *(setting.split("=")[0] for setting in settings)}
+    typed = [o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0] not in chosen]
+    return shlex.join(["python", f"scripts/{script}.py", *typed, *settings])
 
 
 def report_folder(cfg: DictConfig) -> Path:
