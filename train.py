@@ -14,9 +14,10 @@ from contextlib import nullcontext
 
 from omegaconf import DictConfig
 
+from saddlepoint.adopt import check
 from saddlepoint.cli import entry
-from saddlepoint.config import build, claim, definition, next_command, run_directory
-from saddlepoint.runtime import Runtime, generator, provenance
+from saddlepoint.config import build, claim, definition, new_network, next_command, run_directory
+from saddlepoint.runtime import Runtime, provenance
 
 log = logging.getLogger("train")
 
@@ -27,12 +28,13 @@ def main(cfg: DictConfig) -> None:
     defined = definition(cfg)
     runtime: Runtime = build(cfg.runtime)
     logging.getLogger().setLevel(cfg.logger.level if runtime.processes.first else logging.WARNING)
-    model = build(cfg.dataset.network, generator=generator(cfg.seed, "init")).to(runtime.torch_device)
+    model = new_network(cfg).to(runtime.torch_device)
     objective, monitor, tracker = build(cfg.training.objective), build(cfg.monitor), build(cfg.logger.tracker)
     if runtime.processes.first:
         build(cfg.dataset.data)  # one process downloads what is missing, before the others look
     runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
+    check(model, data.train.images(slice(0, 2)), data.classes)
     names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
     trainer = build(cfg.trainer)(
         model,

@@ -16,12 +16,11 @@ import subprocess
 import sys
 import time
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from saddlepoint.cli import entry
-from saddlepoint.config import SCRIPTS_OWN, build, report_folder, run_directory
+from saddlepoint.config import SCRIPTS_OWN, build, report_folder, run_directory, typed
 from saddlepoint.errors import InputError
 from saddlepoint.results import read_csv
 from saddlepoint.training.checkpoint import RunDirectory
@@ -36,7 +35,7 @@ class Training:
 
     def __init__(self, cfg: DictConfig, model: str, training: str, seed: int) -> None:
         self.directory: RunDirectory = run_directory(cfg, model, training, seed)
-        settings = [o for o in overrides() if o.split("=")[0].split(".")[0] not in SCRIPTS_OWN]
+        settings = [o for o in typed() if o.split("=")[0].split(".")[0] not in SCRIPTS_OWN]
         self.command = ["train.py", *settings, f"model={model}", f"training={training}", f"seed={seed}"]
         # Forward and backward passes an example, the unit in which the progress bar counts.
         self.cost = {"standard": 1, "fgsm": 2}.get(training, 1 + cfg.recipe.attack.steps)
@@ -72,10 +71,6 @@ def die_with_parent() -> None:
     """In a child process: end when reproduce.py ends, however it ends, instead of training on unseen (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
-
-
-def overrides() -> list[str]:
-    return list(HydraConfig.get().overrides.task)
 
 
 def train(plan: list[Training], jobs: int, threads: int | None) -> None:
@@ -131,7 +126,7 @@ def main(cfg: DictConfig) -> None:
     own_threads = on_gpu or cfg.runtime.threads is not None
     train(plan, jobs, None if own_threads else max(1, cores // jobs))
     for script in REPORTS:
-        passed_on = [o for o in overrides() if o.split("=")[0] != "jobs"]
+        passed_on = [o for o in typed() if o.split("=")[0] != "jobs"]
         if subprocess.run([sys.executable, f"scripts/{script}.py", *passed_on], check=False).returncode:
             raise InputError(f"scripts/{script}.py failed; its message is above")
     log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, report_folder(cfg))

@@ -115,6 +115,52 @@ def test_the_command_line_reaches_the_training_attack() -> None:
     assert (attack.steps, attack.alpha, attack.threat.norm) == (11, 1 / 64, "l2")
 
 
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_composes_and_builds(name: str) -> None:
+    """In train.py and in the scripts; and its runs are those that the same choices typed by hand would make."""
+    cfg, scripts = composed(f"experiment={name}"), composed(f"experiment={name}", "recipe=fast", name="evaluate")
+    build(cfg.dataset.network)
+    build(cfg.training.objective)
+    for model in scripts.models:
+        assert model in options("model")
+    assert set(scripts.trainings) <= set(options("training"))
+    for attack in (*scripts.evaluation.attacks.values(), scripts.landscape.attack):
+        assert attack is None or isinstance(build(attack), PGD)
+    by_hand = composed(*(f"{key}={cfg[key].name}" for key in ("dataset", "model", "training", "recipe")))
+    assert definition(cfg) == definition(by_hand)
+    assert scripts.recipe.name == "fast"  # what is typed wins
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_says_what_it_makes_and_costs(name: str) -> None:
+    header = (CONFIGS / "experiment" / f"{name}.yaml").read_text().split("\ndefaults:")[0]
+    assert all(line.startswith("# ") for line in header.splitlines())
+    for needed in (
+        "Expected (paper)",
+        "# Cost",
+        "2 CPU cores",
+        "GPU",
+        f"python scripts/reproduce.py experiment={name}",
+    ):
+        assert needed in header, needed
+
+
+def test_table2_has_the_papers_rows() -> None:
+    attacks = composed("experiment=table2", name="evaluate").evaluation.attacks
+    built = {name: build(attack) for name, attack in attacks.items()}
+    assert sorted(built) == ["cw_30", "fgsm", "natural", "pgd", "pgd_7"]
+    assert [(built[name].steps, built[name].alpha) for name in ("pgd_7", "pgd", "cw_30")] == [
+        (steps, 2 / 255) for steps in (7, 20, 30)
+    ]
+    assert "Margin" in repr(built["cw_30"].loss)
+
+
+@pytest.mark.parametrize("option", options("evaluation"))
+def test_every_evaluation_builds(option: str) -> None:
+    cfg = composed(f"evaluation={option}", name="evaluate")
+    assert all(isinstance(build(attack), PGD) for attack in cfg.evaluation.attacks.values() if attack is not None)
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_file_says_what_it_is(path: Path) -> None:
     assert path.read_text().startswith(("#", "name: ", "_target_")), f"{path} has no header"

@@ -34,10 +34,10 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         def job(cfg: DictConfig) -> None:
             try:
                 function(cfg)
-            except InputError as error:
+            except (InputError, OmegaConfBaseException) as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise  # the sweep's other jobs still run
-                _leave(str(error))
+                _leave(str(error) if isinstance(error, InputError) else _explain(error, config_name))
 
         main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)
 
@@ -82,7 +82,7 @@ def help_page(usage: str, config_name: str) -> str:
             *listed(groups, choices=True),
             "\nSettings (any value in the configuration can be given so):",
             *listed(settings, choices=False),
-            "\nEvery setting, without running: --cfg job. A sweep: -m seed=0,1,2. Configs of your own: --config-dir mine",
+            "\nEvery setting: --cfg job. A sweep: -m seed=0,1,2. Configs of your own: --config-dir mine",
         ]
     )
 
@@ -103,14 +103,18 @@ def _explain(error: Exception, config_name: str) -> str:
     if missing:
         group, given = missing.groups()
         # recipe/paper/foo is looked for on behalf of dataset=foo
-        group, folder = ("dataset", "dataset") if group.startswith("recipe/") else (group, group)
+        group = "dataset" if group.startswith("recipe/") else group
         if group == "hydra/launcher" and given.startswith("submitit"):
             return "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]"
-        choices = _choices(folder)
+        choices = _choices(group)
         return f"unknown {group} {given!r}; choose {', '.join(choices)}{_nearest(given, choices)}"
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        return f"unknown setting {unknown[1]!r}{_nearest(unknown[1], _settings(config_name))}; see all of them with --cfg job"
+        nearest = _nearest(unknown[1], _settings(config_name))
+        return f"unknown setting {unknown[1]!r}{nearest}; see all of them with --cfg job"
+    unset = re.search(r"Missing mandatory value: (\S+)", text)
+    if unset:
+        return f"{unset[1]} is not set; add {unset[1]}=..."
     return text
 
 

@@ -6,7 +6,6 @@ import logging
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +18,26 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from saddlepoint.data import Split, load
+from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.results import write_atomically
-from saddlepoint.runtime import Runtime
+from saddlepoint.runtime import Runtime, generator
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
 
 log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
-# What a stored config may build.
-NETWORKS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet")
+# What a stored config may build; and what the user's own model files name, as own_networks reads them.
+NETWORKS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.Normalized")
 # Where a run lies and how it is watched is not part of what it is.
-ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime")
+ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime", "weights")
 # Settings of the scripts that no training knows.
 SCRIPTS_OWN = ("models", "trainings", "seeds", "jobs", "evaluation", "landscape")
-# Choices that a run directory's name shows already.
-NAMED = ("dataset", "model", "training", "recipe", "seed")
+# Choices that a run directory's name shows already; an experiment is a set of them.
+DATA = ("dataset.name", "dataset.data.path", "dataset.channels", "dataset.classes")  # of one's own
+NAMED = ("dataset", *DATA, "model", "training", "recipe", "seed", "experiment")
 
 
 def one_line(error: BaseException) -> str:
@@ -53,7 +53,11 @@ def build(config: Any, *, allow: Sequence[str] | None = None, **extra: Any) -> A
     if allow is not None:
         for target in _targets(OmegaConf.to_container(config, resolve=True)):
             if target not in allow:
-                raise InputError(f"the stored config wants to build {target}; only {' and '.join(allow)} may be built")
+                known = " and ".join(allow)
+                raise InputError(
+                    f"the stored config wants to build {target}; only {known} may be built, "
+                    "and what a model file of yours names (model/*.yaml, in configs or --config-dir)"
+                )
     try:
         return hydra.utils.instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
@@ -76,10 +80,46 @@ def _targets(node: Any) -> list[str]:
 
 def definition(cfg: DictConfig) -> dict[str, Any]:
     """What defines a training run, as plain values with every reference resolved."""
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    cfg.dataset.network = cfg.model.pop("network", cfg.dataset.network)  # where every stored config has it
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
-    resolved["dataset"]["data"].pop("root")  # the same data, wherever they lie
-    return {str(key): value for key, value in resolved.items() if key not in ELSEWHERE}
+    resolved["dataset"]["data"].pop("root", None)  # the same data, wherever they lie
+    return {str(key): value for key, value in resolved.items() if key not in (*ELSEWHERE, *SCRIPTS_OWN)}
+
+
+def new_network(cfg: DictConfig) -> nn.Module:
+    """The configured network, its weights drawn from the seed: the data set's family, or a model file's own `network`.
+
+    Ours are given a generator; others draw from torch's, which is seeded for them and afterwards as before.
+    """
+    init = generator(cfg.seed, "init")
+    if "network" not in cfg.model:
+        return build(cfg.dataset.network, generator=init)
+    with torch.random.fork_rng():
+        torch.manual_seed(init.initial_seed())
+        network = build(cfg.model.network)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model.network is a {type(network).__name__}; expected a torch.nn.Module")
+    return network
+
+
+def config_folders(provider: str = "") -> list[Path]:
+    """Where Hydra looks for config files: ours, and with provider="command-line" what --config-dir named."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) for source in sources if source.schema == "file" and provider in source.provider]
+
+
+def own_networks() -> list[str]:
+    """The classes that the user's model files (model/*.yaml) build: he wrote their names, whatever a run says."""
+    found = []
+    for path in (path for folder in config_folders() for path in sorted((folder / "model").glob("*.yaml"))):
+        try:
+            found += _targets(yaml.safe_load(path.read_text()))
+        except (OSError, yaml.YAMLError):
+            raise InputError(f"{path} is not valid YAML") from None
+    return found
 
 
 def run_directory(cfg: DictConfig, model: str, training: str, seed: int) -> RunDirectory:
@@ -99,11 +139,17 @@ def variation() -> str:
     return "".join("," + re.sub(r"[^\w.=-]+", "_", override) for override in telling)
 
 
+def typed() -> list[str]:
+    """This command's arguments, for another one like it: --config-dir and overrides."""
+    brought = [f"--config-dir={folder}" for folder in config_folders("command-line")]
+    return [*brought, *HydraConfig.get().overrides.task]
+
+
 def next_command(script: str, *settings: str) -> str:
     """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
-    chosen = {"model", "training", "seed", "overwrite", *(setting.split("=")[0] for setting in settings)}
-    typed = [o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0] not in chosen]
-    return shlex.join(["python", f"scripts/{script}.py", *typed, *settings])
+    chosen = {"model", "training", "seed", "overwrite", "weights", *(setting.split("=")[0] for setting in settings)}
+    kept = [argument for argument in typed() if argument.lstrip("+~").split("=")[0] not in chosen]
+    return shlex.join(["python", f"scripts/{script}.py", *kept, *settings])
 
 
 def report_folder(cfg: DictConfig) -> Path:
@@ -143,8 +189,10 @@ def _difference(stored: Any, wanted: Any, name: str = "") -> str:
     return f"{name or 'config'} is {stored} there and {wanted} here"
 
 
-def load_network(directory: RunDirectory, checkpoint: str, device: torch.device) -> nn.Module:
-    """A run's network with its weights, in eval mode."""
+def load_network(
+    directory: RunDirectory, checkpoint: str, device: torch.device, allow: Sequence[str] = NETWORKS
+) -> nn.Module:
+    """A run's network with its weights, in eval mode. Its config may build what `allow` lists."""
     if not directory.config.exists():
         raise InputError(f"no run at {directory.path}; train it first with train.py")
     try:
@@ -154,7 +202,7 @@ def load_network(directory: RunDirectory, checkpoint: str, device: torch.device)
         raise InputError(
             f"{directory.config} is no run's config; restore it, or train again with overwrite=true"
         ) from None
-    model = build(network, allow=NETWORKS).to(device).eval()
+    model: nn.Module = build(network, allow=allow).to(device).eval()
     trained_on = read_weights(directory.weights(checkpoint), model).get("dataset", name)
     if trained_on != name:
         raise InputError(f"{directory.weights(checkpoint)} was trained on {trained_on}, not {name}")
@@ -170,7 +218,8 @@ def subjects(
         if key in ("model", "training", "seed"):
             raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
     runtime: Runtime = build(cfg.runtime)
-    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task])
+    allowed = (*NETWORKS, *own_networks())
+    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *typed()])
     for training in trainings:
         for model in models:
             for seed in range(cfg.seeds if seeds is None else seeds):
@@ -180,7 +229,7 @@ def subjects(
                     continue
 
                 def load(directory: RunDirectory = directory) -> nn.Module:
-                    return load_network(directory, cfg.evaluation.checkpoint, runtime.torch_device)
+                    return load_network(directory, cfg.evaluation.checkpoint, runtime.torch_device, allowed)
 
                 yield Subject(directory, cfg.evaluation.checkpoint, load, runtime, command)
 
@@ -188,11 +237,8 @@ def subjects(
 def test_images(cfg: DictConfig) -> tuple[Split, int]:
     """The first `examples` test images (all for null) on the device, and how many there are in all."""
     runtime: Runtime = build(cfg.runtime)
-    test = _load_data(cfg.dataset.data.name, cfg.dataset.data.root, cfg.dataset.data.held_out).test
+    test = build(cfg.dataset.data).test
     examples = cfg.evaluation.examples
     if examples is not None and not 1 <= examples <= len(test):
         raise InputError(f"evaluation.examples={examples}; expected between 1 and the {len(test)} test images")
     return test.take(examples).to(runtime.torch_device), len(test)
-
-
-_load_data = cache(load)

@@ -16,10 +16,12 @@ NAMES = {
     "standard": "Standard",
     "fgsm": "FGSM",
     "pgd": "PGD",
+    "pgd_7": "PGD, 7 steps",
     "pgd_100": "PGD, 100 steps",
     "pgd_x20": "PGD, 20 restarts",
     "pgd_100_x20": "PGD, 100 steps, 20 restarts",
     "cw": "CW",
+    "cw_30": "CW, 30 steps",
     "cw_plus": "CW+",
     "natural": "Natural",
     "train_loss": "Training loss",
@@ -198,6 +200,8 @@ def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
 
 def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:
     """Mean over seeds with spread, or one seed's accuracy in percent with its 95% interval."""
+    if is_loss:  # an imported network's is not known
+        found = [result for result in found if result["train_loss"] is not None]
     if not found:
         return {"value": None, "low": None, "high": None, "sd": None, "seeds": 0, "examples": None}
     values = [result["train_loss"] if is_loss else 100 * result["accuracy"] for result in found]
