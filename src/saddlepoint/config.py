@@ -61,12 +61,15 @@ def build(config: Any, *, allow: Sequence[str] | None = None, **extra: Any) -> A
     try:
         return hydra.utils.instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
             if isinstance(cause, InputError):
                 raise cause from None
-            cause = cause.__cause__
-        raise InputError(one_line(error)) from error
+        text = one_line(error).replace(
+            "set env var HYDRA_FULL_ERROR=1 to see chained exception.", one_line(cause) + ";"
+        )
+        raise InputError(text) from error
 
 
 def _targets(node: Any) -> list[str]:
