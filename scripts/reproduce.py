@@ -3,7 +3,7 @@
 python scripts/reproduce.py dataset=mnist recipe=fast seeds=3
 
 The plan is train.py for each model, training and seed, then each script. What is done is skipped and what is half
-done goes on, so the same command continues after any interruption.
+done goes on, so the same command continues after any interruption. Several GPUs get one training each.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from saddlepoint.cli import entry
 from saddlepoint.config import SCRIPTS_OWN, build, report_folder, run_directory, typed
 from saddlepoint.errors import InputError
 from saddlepoint.results import read_csv
+from saddlepoint.runtime import visible_gpus
 from saddlepoint.training.checkpoint import RunDirectory
 
 log = logging.getLogger("reproduce")
@@ -49,12 +50,19 @@ class Training:
         rows = read_csv(self.directory.history) if self.directory.history.exists() else []
         return min(1.0, len(rows) / self.evaluations)
 
-    def start(self, threads: int | None) -> None:
+    def start(self, threads: int | None, gpu: str | None) -> None:
         self.directory.path.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *self.command, *([f"runtime.threads={threads}"] if threads else [])]
+        environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+        self.gpu = gpu
         with (self.directory.path / "train.log").open("ab") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=die_with_parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                preexec_fn=die_with_parent,
             )
 
     def ended(self) -> bool:
@@ -73,8 +81,8 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
 
 
-def train(plan: list[Training], jobs: int, threads: int | None) -> None:
-    """Run the plan, `jobs` at a time, the longest first."""
+def train(plan: list[Training], jobs: int, threads: int | None, gpus: list[str]) -> None:
+    """Run the plan, `jobs` at a time, the longest first; each on the GPU, if there are any, with the fewest."""
     waiting = sorted((each for each in plan if not each.directory.finished), key=lambda each: -each.cost)
     running: list[Training] = []
     log.info("training %d of %d networks, %d at a time", len(waiting), len(plan), jobs)
@@ -91,8 +99,9 @@ def train(plan: list[Training], jobs: int, threads: int | None) -> None:
             bar.initial = bar.n = sum(each.cost * each.done for each in active)
             while waiting or running:
                 while waiting and len(running) < jobs:
+                    busy = [each.gpu for each in running]
                     running.append(waiting.pop(0))
-                    running[-1].start(threads)
+                    running[-1].start(threads, min(gpus, key=busy.count) if gpus else None)
                 time.sleep(0.5)
                 for each in [each for each in running if each.ended()]:
                     running.remove(each)
@@ -111,7 +120,9 @@ def main(cfg: DictConfig) -> None:
     runtime = build(cfg.runtime)
     cores = os.cpu_count() or 1
     on_gpu = runtime.torch_device.type == "cuda"
-    jobs = cfg.jobs if cfg.jobs is not None else 1 if on_gpu else cores
+    # A device that the user numbered, such as cuda:1, is where everything goes.
+    gpus = visible_gpus() if on_gpu and cfg.runtime.device in ("auto", "cuda") else []
+    jobs = cfg.jobs if cfg.jobs is not None else max(1, len(gpus)) if on_gpu else cores
     if jobs < 1:
         raise InputError(f"jobs={jobs}; expected at least 1")
     build(cfg.dataset.data)  # before anything starts: the data are there, or are downloaded once
@@ -124,7 +135,7 @@ def main(cfg: DictConfig) -> None:
     ]
     jobs = min(jobs, len(plan))
     own_threads = on_gpu or cfg.runtime.threads is not None
-    train(plan, jobs, None if own_threads else max(1, cores // jobs))
+    train(plan, jobs, None if own_threads else max(1, cores // jobs), gpus)
     for script in REPORTS:
         passed_on = [o for o in typed() if o.split("=")[0] != "jobs"]
         if subprocess.run([sys.executable, f"scripts/{script}.py", *passed_on], check=False).returncode:
