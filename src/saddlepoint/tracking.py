@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from saddlepoint.results import read_csv
+
 log = logging.getLogger(__name__)
 
 # Images (n, h, w, c) in [0, 1], and a caption for each.
@@ -51,7 +53,7 @@ class Wandb(Quiet):
     """
 
     def __init__(self, project: str = "saddlepoint", mode: str = "auto") -> None:
-        self.project, self.mode, self.run = project, mode, None
+        self.project, self.mode, self.run, self.step = project, mode, None, 0
 
     def start(self, directory: Path, config: dict[str, Any]) -> None:
         """Group, job type and tags make a dashboard fall into data set, model and training by itself."""
@@ -74,6 +76,9 @@ class Wandb(Quiet):
                 settings=wandb.Settings(silent=True, init_timeout=60),
             )
             run.define_metric("*", step_metric="step")
+            # What this run has shown already, perhaps offline, where W&B does not remember it, is not written over.
+            history = directory / "history.csv"
+            self.step = 1 + int(read_csv(history)[-1]["step"]) if history.exists() else 0
             return run
 
         self.run = self._try(begin)
@@ -101,7 +106,8 @@ class Wandb(Quiet):
             return "offline"
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._with_run(lambda run: run.log({"step": step, **metrics}))
+        self.step = step
+        self._with_run(lambda run: run.log({"step": step, **metrics}, step=step))
 
     def images(self, step: int, name: str, make: Images) -> None:
         """`make` is called only here, where the images are wanted."""
@@ -112,7 +118,8 @@ class Wandb(Quiet):
             images, captions = make()
             pixels = (255 * images).round().astype(np.uint8)
             pixels = pixels.squeeze(3) if pixels.shape[3] == 1 else pixels
-            run.log({"step": step, name: [wandb.Image(p, caption=c) for p, c in zip(pixels, captions, strict=True)]})
+            shown = [wandb.Image(p, caption=c) for p, c in zip(pixels, captions, strict=True)]
+            run.log({"step": step, name: shown}, step=step)
 
         self._with_run(send)
 
@@ -120,7 +127,8 @@ class Wandb(Quiet):
         def send(run: Any) -> None:
             import wandb
 
-            run.log({name: wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])})
+            table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+            run.log({"step": self.step, name: table}, step=self.step)
 
         self._with_run(send)
 
