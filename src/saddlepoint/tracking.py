@@ -53,7 +53,8 @@ class Wandb(Quiet):
     """
 
     def __init__(self, project: str = "saddlepoint", mode: str = "auto") -> None:
-        self.project, self.mode, self.run, self.step = project, mode, None, 0
+        self.project, self.mode, self.run = project, mode, None
+        self.step = self.row = 0  # of the training, and of W&B, whose own counts every row
 
     def start(self, directory: Path, config: dict[str, Any]) -> None:
         """Group, job type and tags make a dashboard fall into data set, model and training by itself."""
@@ -76,9 +77,11 @@ class Wandb(Quiet):
                 settings=wandb.Settings(silent=True, init_timeout=60),
             )
             run.define_metric("*", step_metric="step")
-            # What this run has shown already, perhaps offline, where W&B does not remember it, is not written over.
             history = directory / "history.csv"
-            self.step = 1 + int(read_csv(history)[-1]["step"]) if history.exists() else 0
+            if history.exists():
+                # Offline, W&B counts from 0 again: rows go behind those of earlier sessions, and never over them.
+                self.step = int(read_csv(history)[-1]["step"])
+                self.row = self.step + 2
             return run
 
         self.run = self._try(begin)
@@ -106,8 +109,7 @@ class Wandb(Quiet):
             return "offline"
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.step = step
-        self._with_run(lambda run: run.log({"step": step, **metrics}, step=step))
+        self._with_run(lambda run: self._row(run, step, metrics))
 
     def images(self, step: int, name: str, make: Images) -> None:
         """`make` is called only here, where the images are wanted."""
@@ -119,7 +121,7 @@ class Wandb(Quiet):
             pixels = (255 * images).round().astype(np.uint8)
             pixels = pixels.squeeze(3) if pixels.shape[3] == 1 else pixels
             shown = [wandb.Image(p, caption=c) for p, c in zip(pixels, captions, strict=True)]
-            run.log({"step": step, name: shown}, step=step)
+            self._row(run, step, {name: shown})
 
         self._with_run(send)
 
@@ -128,7 +130,7 @@ class Wandb(Quiet):
             import wandb
 
             table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-            run.log({"step": self.step, name: table}, step=self.step)
+            self._row(run, self.step, {name: table})
 
         self._with_run(send)
 
@@ -138,6 +140,10 @@ class Wandb(Quiet):
             run.finish()
 
         self._with_run(end)
+
+    def _row(self, run: Any, step: int, values: Mapping[str, Any]) -> None:
+        self.step, self.row = step, max(step, self.row + 1)
+        run.log({"step": step, **values}, step=self.row, commit=True)
 
     def _with_run(self, action: Callable[[Any], None]) -> None:
         if self.run is not None:
