@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,19 @@ def test_a_failed_job_is_said_and_loses_no_other(command: Run, tmp_path: Path) -
     assert outcome.status == 2
     assert "recipe.batch_size=0; expected between 1" in outcome.err
     assert len(weights(tmp_path)) == 2
+
+
+@pytest.mark.skipif(find_spec("submitit") is not None, reason="submitit is installed")
+def test_slurm_without_its_package_names_the_extra(command: Run, tmp_path: Path) -> None:
+    outcome = command("train.py", "-m", "hydra/launcher=slurm", *TINY, f"output_dir={tmp_path}")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]" in outcome.err
+
+
+def test_slurm_shows_itself_or_says_why_not() -> None:
+    """The whole script takes minutes: here only that it says what is missing, where something is."""
+    script = "scripts/try_slurm.sh"
+    subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
+    environment = {**os.environ, "PYTHON": "/bin/false"}
+    outcome = subprocess.run([f"./{script}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert outcome.stdout.startswith("skipped: no ")

@@ -99,13 +99,13 @@ def _leave(message: str, status: int = 2) -> None:
 def _explain(error: Exception, config_name: str) -> str:
     """Hydra's message in one line, with the choices and the nearest name for an unknown option."""
     text = one_line(error) + (" " + one_line(error.__cause__) if error.__cause__ else "")
+    if "hydra/launcher/submitit" in text:
+        return "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]"
     missing = re.search(r"Could not find '([\w./-]+)/([^'/]*)'", text)
     if missing:
         group, given = missing.groups()
         # recipe/paper/foo is looked for on behalf of dataset=foo
         group = "dataset" if group.startswith("recipe/") else group
-        if group == "hydra/launcher" and given.startswith("submitit"):
-            return "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]"
         choices = _choices(group)
         return f"unknown {group} {given!r}; choose {', '.join(choices)}{_nearest(given, choices)}"
     unknown = re.search(r"Could not override '([^']+)'", text)
