@@ -11,13 +11,24 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from dataclasses import replace
 
 from omegaconf import DictConfig
 
 from saddlepoint.adopt import check
 from saddlepoint.cli import entry
-from saddlepoint.config import build, claim, definition, new_network, next_command, run_directory
-from saddlepoint.runtime import Runtime, provenance
+from saddlepoint.config import (
+    build,
+    claim,
+    definition,
+    load_network,
+    new_network,
+    next_command,
+    own_networks,
+    run_directory,
+)
+from saddlepoint.runtime import Runtime, generator, provenance
+from saddlepoint.training.static import replaced
 
 log = logging.getLogger("train")
 
@@ -35,6 +46,11 @@ def main(cfg: DictConfig) -> None:
     runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
     check(model, data.train.images(slice(0, 2)), data.classes)
+    if "source" in cfg.training:  # examples made once, before the training
+        source = run_directory(cfg, cfg.model.name, cfg.training.source, cfg.seed)
+        network = load_network(source, "last", runtime.torch_device, own_networks())
+        noise = generator(cfg.seed, "static", runtime.torch_device)
+        data = replace(data, train=replaced(data.train, network, build(cfg.attack), noise))
     names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
     trainer = build(cfg.trainer)(
         model,

@@ -51,7 +51,7 @@ def main(cfg: DictConfig) -> None:
     elif settings.name == "accuracy" and not (report_folder(cfg) / "figures").exists():
         log.info("next, Figures 1 and 2: %s", next_command("loss_histograms"))
     elif settings.name == "accuracy":
-        log.info("next, stronger attacks: %s", next_command("accuracy_table", "evaluation=white_box"))
+        log.info("next, every adversary: %s", next_command("adversaries_table"))
 
 
 if __name__ == "__main__":

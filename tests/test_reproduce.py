@@ -24,6 +24,7 @@ class Pretended:
     """A training that ends after `turns` looks at it."""
 
     running: list[Pretended]
+    ready = True
     history: list[tuple[str, str | None, int]]
 
     def __init__(self, name: str, turns: int, fails: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from saddlepoint.attacks import Attack
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.results import write_atomically
+from saddlepoint.results import Result, write_atomically
 from saddlepoint.runtime import Runtime, generator
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
 
@@ -29,12 +30,14 @@ log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
+# Networks of this package, which draw their weights from a generator.
+OURS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
 # What a stored config may build; and what the user's own model files name, as own_networks reads them.
-NETWORKS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.Normalized")
+NETWORKS = (*OURS, "saddlepoint.models.Normalized")
 # Where a run lies and how it is watched is not part of what it is.
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime", "weights")
 # Settings of the scripts that no training knows.
-SCRIPTS_OWN = ("models", "trainings", "seeds", "jobs", "evaluation", "landscape")
+SCRIPTS_OWN = ("models", "trainings", "seeds", "jobs", "extras", "evaluation", "landscape", "report")
 # Choices that a run directory's name shows already; an experiment is a set of them.
 DATA = ("dataset.name", "dataset.data.path", "dataset.channels", "dataset.classes")  # of one's own
 NAMED = ("dataset", *DATA, "model", "training", "recipe", "seed", "experiment")
@@ -83,9 +86,6 @@ def _targets(node: Any) -> list[str]:
 
 def definition(cfg: DictConfig) -> dict[str, Any]:
     """What defines a training run, as plain values with every reference resolved."""
-    cfg = cfg.copy()
-    OmegaConf.set_struct(cfg, False)
-    cfg.dataset.network = cfg.model.pop("network", cfg.dataset.network)  # where every stored config has it
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
     resolved["dataset"]["data"].pop("root", None)  # the same data, wherever they lie
@@ -93,18 +93,18 @@ def definition(cfg: DictConfig) -> dict[str, Any]:
 
 
 def new_network(cfg: DictConfig) -> nn.Module:
-    """The configured network, its weights drawn from the seed: the data set's family, or a model file's own `network`.
+    """The configured network, its weights drawn from the seed.
 
     Ours are given a generator; others draw from torch's, which is seeded for them and afterwards as before.
     """
     init = generator(cfg.seed, "init")
-    if "network" not in cfg.model:
+    if cfg.dataset.network.get("_target_") in OURS:
         return build(cfg.dataset.network, generator=init)
     with torch.random.fork_rng():
         torch.manual_seed(init.initial_seed())
-        network = build(cfg.model.network)
+        network = build(cfg.dataset.network)
     if not isinstance(network, nn.Module):
-        raise InputError(f"model.network is a {type(network).__name__}; expected a torch.nn.Module")
+        raise InputError(f"dataset.network is a {type(network).__name__}; expected a torch.nn.Module")
     return network
 
 
@@ -115,8 +115,8 @@ def config_folders(provider: str = "") -> list[Path]:
 
 
 def own_networks() -> list[str]:
-    """The classes that the user's model files (model/*.yaml) build: he wrote their names, whatever a run says."""
-    found = []
+    """NETWORKS, and what model files (model/*.yaml) build: the user wrote their names, whatever a run says."""
+    found = list(NETWORKS)
     for path in (path for folder in config_folders() for path in sorted((folder / "model").glob("*.yaml"))):
         try:
             found += _targets(yaml.safe_load(path.read_text()))
@@ -212,29 +212,61 @@ def load_network(
     return model
 
 
+def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: str | None = None) -> Subject | None:
+    """A finished run under measurement; None, said so, where there is none. The checkpoint is as configured."""
+    _refuse_choices()
+    runtime: Runtime = build(cfg.runtime)
+    checkpoint = checkpoint or cfg.evaluation.checkpoint
+    directory = run_directory(cfg, model, training, seed)
+    if not directory.finished:
+        log.warning("not trained yet: %s", directory.path)
+        return None
+    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *typed()])
+
+    def load() -> nn.Module:
+        return load_network(directory, checkpoint, runtime.torch_device, own_networks())
+
+    return Subject(directory, checkpoint, load, runtime, command)
+
+
+def _refuse_choices() -> None:
+    for override in HydraConfig.get().overrides.task:
+        if override.split("=")[0] in ("model", "training", "seed"):
+            raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
+
+
 def subjects(
     cfg: DictConfig, models: Sequence[str], trainings: Sequence[str], seeds: int | None = None
 ) -> Iterator[Subject]:
     """Every finished run of these models and trainings in the first `seeds` (as configured); says which are missing."""
-    for override in HydraConfig.get().overrides.task:
-        key = override.split("=")[0]
-        if key in ("model", "training", "seed"):
-            raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
-    runtime: Runtime = build(cfg.runtime)
-    allowed = (*NETWORKS, *own_networks())
-    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *typed()])
     for training in trainings:
         for model in models:
             for seed in range(cfg.seeds if seeds is None else seeds):
-                directory = run_directory(cfg, model, training, seed)
-                if not directory.finished:
-                    log.warning("not trained yet: %s", directory.path)
-                    continue
+                found = subject(cfg, model, training, seed)
+                if found:
+                    yield found
 
-                def load(directory: RunDirectory = directory) -> nn.Module:
-                    return load_network(directory, cfg.evaluation.checkpoint, runtime.torch_device, allowed)
 
-                yield Subject(directory, cfg.evaluation.checkpoint, load, runtime, command)
+def measurer(cfg: DictConfig) -> Callable[..., Result | None]:
+    """(subject, attack, source=None) -> the accuracy under one of `report.attacks`; None where a network is missing.
+
+    The slowest attacks see only the first `report.at_most` test images.
+    """
+    split, total = test_images(cfg)
+    attacks: dict[str, Attack | None] = {}
+
+    def measure(
+        of: Subject | None, name: str, source: Subject | None = None, examples: int | None = None
+    ) -> Result | None:
+        if of is None:
+            return None
+        if name not in attacks:
+            attacks[name] = build(cfg.report.attacks[name])
+        part = split.take(min(examples or total, cfg.report.at_most.get(name, total)))
+        batch_size, seed = cfg.evaluation.batch_size, cfg.evaluation.seed
+        return of.accuracy(name, attacks[name], part, total, batch_size=batch_size, seed=seed, source=source)
+
+    return measure
 
 
 def test_images(cfg: DictConfig) -> tuple[Split, int]:

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from torch import nn
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import Attack
 from saddlepoint.data import Split
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.results import Result, interval, measured, pack, read_arrays, sha256, write_arrays
@@ -70,7 +70,7 @@ class Subject:
         return f"{self.directory.path.parent.name} {self.directory.path.name}"
 
     def measure(self, name: str, key: Mapping[str, Any], compute: Callable[[], Result], part: str = "") -> Result:
-        """`compute`'s result with all it depends on, from its file where that is still true.
+        """`compute`'s result with all it depends on, from its file where that is still true, and that file's name.
 
         `part` names the part of the images it is on, which then has a file of its own beside the whole's.
         """
@@ -97,7 +97,8 @@ class Subject:
             "checkpoint_sha256": self.checkpoint_sha256,
             **key,
         }
-        return measured(path, full_key, timed, write=self.runtime.processes.first)
+        result = measured(path, full_key, timed, write=self.runtime.processes.first)
+        return {**result, "file": str(path.relative_to(self.directory.path.parents[1]))}
 
     def measure_arrays(
         self, name: str, key: Mapping[str, Any], compute: Callable[[], tuple[Result, dict[str, np.ndarray]]]
@@ -117,9 +118,20 @@ class Subject:
         return self.measure(name, key, both), read_arrays(path)
 
     def accuracy(
-        self, name: str, attack: PGD | None, split: Split, total: int, *, batch_size: int, seed: int
+        self,
+        name: str,
+        attack: Attack | None,
+        split: Split,
+        total: int,
+        *,
+        batch_size: int,
+        seed: int,
+        source: Subject | None = None,
     ) -> Result:
-        """Accuracy on a test split of `total` images, or the part of it given, under one attack."""
+        """Accuracy on a test split of `total` images, or the part of it given, under one attack.
+
+        With `source` the examples are made on that network instead (black box).
+        """
 
         def compute() -> Result:
             bar = f"{name}, {self.label}"
@@ -127,6 +139,7 @@ class Subject:
                 self.model,
                 split,
                 attack,
+                source=source.model if source else None,
                 batch_size=batch_size,
                 seed=seed,
                 processes=self.runtime.processes,
@@ -140,11 +153,14 @@ class Subject:
                 "loss": outcome.loss,
             }
 
-        key = {
+        key: dict[str, Any] = {
             "attack": attack.describe() if attack else None,
             "examples": len(split),
             "of": total,
             "batch_size": batch_size,
             "seed": seed,
         }
+        if source:
+            name = f"{name}-from-{source.directory.path.parent.name}-{source.directory.path.name}"
+            key["source"] = {"checkpoint": source.checkpoint, "checkpoint_sha256": source.checkpoint_sha256}
         return self.measure(name, key, compute, part="" if len(split) == total else f"-first{len(split)}")
