@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.attacks import PGD, undisturbed
+from saddlepoint.attacks import PGD, Targeted, undisturbed
 from saddlepoint.data import load
 from saddlepoint.errors import InputError
 from saddlepoint.losses import CrossEntropy, Margin
@@ -390,3 +390,26 @@ def test_bfloat16_crafting_is_as_strong_within_chance() -> None:
     low, high = interval(standing[torch.float32], len(y))
     assert 0.1 < standing[torch.float32] / len(y) < 0.9
     assert low < standing[torch.bfloat16] / len(y) < high
+
+
+def test_a_step_may_be_a_multiple_of_eps() -> None:
+    assert PGD(Threat("linf", "8/255"), steps=1, step_size="1.25 eps").alpha == pytest.approx(10 / 255)
+    with pytest.raises(InputError, match=r"attack\.step_size=much"):
+        PGD(Threat("linf", "8/255"), steps=1, step_size="much eps")
+
+
+class Corners(nn.Module):
+    """Three classes at known distances: the logits are minus the distances of the only pixel to 0, 0.4 and 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -(x.flatten(1) - torch.tensor([0.0, 0.4, 1.0])).abs()
+
+
+def test_a_targeted_attack_goes_to_the_likeliest_wrong_class() -> None:
+    x, y = torch.tensor([0.1, 0.6, 0.95]).reshape(3, 1, 1, 1), torch.tensor([0, 1, 2])
+    attack = Targeted(PGD(Threat("linf", 0.3), steps=40, random_start=False, targeted=True))
+    x_adv = attack(Corners(), x, y)
+    torch.testing.assert_close(x_adv.flatten(), torch.tensor([0.4, 0.9, 0.65]), atol=0.02, rtol=0)
+    assert attack.describe()["target"] == "likeliest wrong class"
+    with pytest.raises(InputError, match="expected true"):
+        Targeted(PGD(Threat("linf", 0.3), steps=1))
