@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ BLOCK, HEADER = 32768, 7  # bytes; a record's header is checksum, length and typ
 
 def records(path: Path) -> Iterator[Any]:
     content, at, whole = path.read_bytes(), HEADER, b""
-    assert content[:4] == b":W&B"
     while at + HEADER <= len(content):
         if BLOCK - at % BLOCK < HEADER:  # too little for a header: the rest of the block is padding
             at += BLOCK - at % BLOCK
             continue
         length, kind = struct.unpack("<HB", content[at + 4 : at + HEADER])
+        if at + HEADER + length > len(content):  # still being written
+            return
         whole += content[at + HEADER : at + HEADER + length]
         at += HEADER + length
         if kind in (1, 4):  # whole, or the last part
@@ -35,7 +37,12 @@ class Logged:
 
     def __init__(self, folder: Path) -> None:
         (file,) = folder.glob("*.wandb")
-        found = list(records(file))
+        deadline = time.monotonic() + 20
+        found: list[Any] = []
+        while not any(record.HasField("exit") for record in found):  # W&B's own process writes it, and this last
+            assert time.monotonic() < deadline, f"{file} is not complete"
+            time.sleep(0.05)
+            found = list(records(file))
         self.run = next(record.run for record in found if record.HasField("run"))
         self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
         self.history = [self._items(record.history.item) for record in found if record.HasField("history")]
