@@ -98,8 +98,7 @@ def test_a_resumed_run_goes_on_where_its_curves_stopped(
     assert command("train.py", *arguments).status == 0
     (run_directory,) = (path.parent for path in tmp_path.rglob("training.json"))
     identity = (run_directory / "wandb.id").read_text()
-    folders = sorted((run_directory / "wandb").glob("offline-run-*"))
-    assert folders and all(folder.name.endswith(identity) for folder in folders)
+    assert {each.run.run_id for each in sessions(tmp_path)} == {identity}
     rows = [row for each in sessions(tmp_path) for row in each.rows(*CURVES)]
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     positions = [row["_step"] for row in rows]
