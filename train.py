@@ -1,4 +1,11 @@
-"""Train one network: python train.py dataset=mnist model=wide training=pgd threat.eps=0.3 seed=1"""
+"""Train one network.
+
+python train.py                                                  digits, simple, pgd: under a minute on a laptop
+python train.py dataset=mnist model=wide threat.eps=0.3 seed=1   the paper's MNIST network, its schedule exactly
+python train.py -m model=simple,wide training=standard,pgd       a sweep
+
+The same command again goes on where the last one stopped; a finished run stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +15,18 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
+from saddlepoint.adopt import check
 from saddlepoint.cli import entry
-from saddlepoint.config import build, claim, definition, load_network, run_directory
+from saddlepoint.config import (
+    build,
+    claim,
+    definition,
+    load_network,
+    new_network,
+    next_command,
+    own_networks,
+    run_directory,
+)
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training.static import replaced
 
@@ -22,15 +39,16 @@ def main(cfg: DictConfig) -> None:
     defined = definition(cfg)
     runtime: Runtime = build(cfg.runtime)
     logging.getLogger().setLevel(cfg.logger.level if runtime.processes.first else logging.WARNING)
-    model = build(cfg.dataset.network, generator=generator(cfg.seed, "init")).to(runtime.torch_device)
+    model = new_network(cfg).to(runtime.torch_device)
     objective, monitor, tracker = build(cfg.training.objective), build(cfg.monitor), build(cfg.logger.tracker)
     if runtime.processes.first:
         build(cfg.dataset.data)  # one process downloads what is missing, before the others look
     runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
+    check(model, data.train.images(slice(0, 2)), data.classes)
     if "source" in cfg.training:  # examples made once, before the training
         source = run_directory(cfg, cfg.model.name, cfg.training.source, cfg.seed)
-        network = load_network(source, "last", runtime.torch_device)
+        network = load_network(source, "last", runtime.torch_device, own_networks())
         noise = generator(cfg.seed, "static", runtime.torch_device)
         data = replace(data, train=replaced(data.train, network, build(cfg.attack), noise))
     names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
@@ -45,6 +63,8 @@ def main(cfg: DictConfig) -> None:
         metadata={**names, "seed": str(cfg.seed), **provenance(runtime)},
         seed=cfg.seed,
     )
+    chosen = [f"models=[{cfg.model.name}]", f"trainings=[{cfg.training.name}]"]
+    measure = "measure it: " + next_command("accuracy_table", *chosen, *([f"seeds={cfg.seed + 1}"] if cfg.seed else []))
     # Only now, with everything known to be right, is anything written.
     processes = runtime.processes
     with directory.hold() if processes.first else nullcontext():
@@ -52,13 +72,13 @@ def main(cfg: DictConfig) -> None:
             claim(directory, defined, cfg.overwrite)
         processes.gather(None)  # the others wait for the directory to be claimed
         if directory.finished:
-            log.info("%s is finished; overwrite=true trains it again", directory.path)
+            log.info("%s is finished; overwrite=true trains it again\n%s", directory.path, measure)
             return
         log.info("%s on %s", directory.path, runtime.describe())
         if processes.first:
             tracker.start(directory.path, defined)
         summary = trainer.fit()
-    log.info("finished in %.0f s: %s", summary["seconds"], directory.path)
+    log.info("finished in %.0f s: wrote %s\n%s", summary["seconds"], directory.path, measure)
 
 
 if __name__ == "__main__":

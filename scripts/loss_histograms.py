@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import build, report_folder, subjects, test_images
+from saddlepoint.config import build, next_command, report_folder, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation import landscape
@@ -99,6 +99,9 @@ def main(cfg: DictConfig) -> None:
         lines[training] = arrays["losses"]
         between.append(result)
     if not paths:
+        log.info(
+            "nothing to measure; train the networks with train.py, or everything with %s", next_command("reproduce")
+        )
         return
     folder = report_folder(cfg)
     table = geometry_table(geometry, dataset=cfg.dataset.name)
@@ -111,6 +114,7 @@ def main(cfg: DictConfig) -> None:
         *segments.write(folder / "tables", "segments"),
     ]
     log.info("\n%s\n\n%s\n\nwrote %s", table.text(), segments.text(), ", ".join(map(str, written)))
+    log.info("next, the accuracies: %s", next_command("accuracy_table"))
 
 
 if __name__ == "__main__":

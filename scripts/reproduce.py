@@ -4,8 +4,8 @@ python scripts/reproduce.py dataset=mnist recipe=fast seeds=3
 
 The plan is train.py for each model, training and seed and for the networks that single tables need (independent copies,
 another architecture, other training methods), then each script. extras=false leaves it at the former, and at the
-accuracy table and the loss histograms. What is done is skipped and what is half
-done goes on, so the same command continues after any interruption.
+accuracy table and the loss histograms. What is done is skipped and what is half done goes on, so the same command
+continues after any interruption. Several GPUs get one training each.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import subprocess
 import sys
 import time
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from saddlepoint.cli import entry
-from saddlepoint.config import SCRIPTS_OWN, build, report_folder, run_directory
+from saddlepoint.config import SCRIPTS_OWN, build, report_folder, run_directory, typed
 from saddlepoint.errors import InputError
 from saddlepoint.results import read_csv
+from saddlepoint.runtime import visible_gpus
 from saddlepoint.training.checkpoint import RunDirectory
 
 log = logging.getLogger("reproduce")
@@ -48,7 +48,7 @@ class Training:
 
     def __init__(self, cfg: DictConfig, model: str, training: str, seed: int) -> None:
         self.directory: RunDirectory = run_directory(cfg, model, training, seed)
-        settings = [o for o in overrides() if o.split("=")[0].split(".")[0] not in SCRIPTS_OWN]
+        settings = [o for o in typed() if o.split("=")[0].split(".")[0] not in SCRIPTS_OWN]
         self.command = ["train.py", *settings, f"model={model}", f"training={training}", f"seed={seed}"]
         # Forward and backward passes an example, the unit in which the progress bar counts.
         passes = {"standard": 1, "static": 1, "fgsm": 2, "fgsm_rs": 2, "trades": 3 + cfg.recipe.attack.steps}
@@ -70,12 +70,19 @@ class Training:
         """Whether what it needs is there."""
         return self.after is None or self.after.finished
 
-    def start(self, threads: int | None) -> None:
+    def start(self, threads: int | None, gpu: str | None) -> None:
         self.directory.path.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *self.command, *([f"runtime.threads={threads}"] if threads else [])]
+        environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+        self.gpu = gpu
         with (self.directory.path / "train.log").open("ab") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=die_with_parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                preexec_fn=die_with_parent,
             )
 
     def ended(self) -> bool:
@@ -94,12 +101,8 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
 
 
-def overrides() -> list[str]:
-    return list(HydraConfig.get().overrides.task)
-
-
-def train(plan: list[Training], jobs: int, threads: int | None) -> None:
-    """Run the plan, `jobs` at a time, the longest first."""
+def train(plan: list[Training], jobs: int, threads: int | None, gpus: list[str]) -> None:
+    """Run the plan, `jobs` at a time, the longest first; each on the GPU, if there are any, with the fewest."""
     waiting = sorted((each for each in plan if not each.directory.finished), key=lambda each: -each.cost)
     running: list[Training] = []
     log.info("training %d of %d networks, %d at a time", len(waiting), len(plan), jobs)
@@ -116,9 +119,10 @@ def train(plan: list[Training], jobs: int, threads: int | None) -> None:
             bar.initial = bar.n = sum(each.cost * each.done for each in active)
             while waiting or running:
                 while len(running) < jobs and (ready := [each for each in waiting if each.ready]):
+                    busy = [each.gpu for each in running]
                     waiting.remove(ready[0])
                     running.append(ready[0])
-                    ready[0].start(threads)
+                    ready[0].start(threads, min(gpus, key=busy.count) if gpus else None)
                 time.sleep(0.5)
                 for each in [each for each in running if each.ended()]:
                     running.remove(each)
@@ -150,16 +154,18 @@ def main(cfg: DictConfig) -> None:
     runtime = build(cfg.runtime)
     cores = os.cpu_count() or 1
     on_gpu = runtime.torch_device.type == "cuda"
-    jobs = cfg.jobs if cfg.jobs is not None else 1 if on_gpu else cores
+    # A device that the user numbered, such as cuda:1, is where everything goes.
+    gpus = visible_gpus() if on_gpu and cfg.runtime.device in ("auto", "cuda") else []
+    jobs = cfg.jobs if cfg.jobs is not None else max(1, len(gpus)) if on_gpu else cores
     if jobs < 1:
         raise InputError(f"jobs={jobs}; expected at least 1")
     build(cfg.dataset.data)  # before anything starts: the data are there, or are downloaded once
     plan = [Training(cfg, *network) for network in networks(cfg)]
     jobs = min(jobs, len(plan))
     own_threads = on_gpu or cfg.runtime.threads is not None
-    train(plan, jobs, None if own_threads else max(1, cores // jobs))
+    train(plan, jobs, None if own_threads else max(1, cores // jobs), gpus)
     for script in (*(EXTRAS if cfg.extras else ()), *REPORTS):
-        passed_on = [o for o in overrides() if o.split("=")[0] not in ("jobs", "extras")]
+        passed_on = [o for o in typed() if o.split("=")[0] not in ("jobs", "extras")]
         if subprocess.run([sys.executable, f"scripts/{script}.py", *passed_on], check=False).returncode:
             raise InputError(f"scripts/{script}.py failed; its message is above")
     log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, report_folder(cfg))

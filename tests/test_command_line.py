@@ -26,10 +26,13 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 BAD_INPUT = [
-    (["dataset=mnst"], "unknown dataset 'mnst'; choose cifar10, digits, mnist (did you mean mnist?)"),
-    (["model=huge"], "unknown model 'huge'; choose capacity2, capacity4, capacity8, simple, wide"),
-    (["training=pgdd"], "unknown training 'pgdd'; choose fgsm, pgd, standard (did you mean pgd?)"),
-    (["attack=cw"], "unknown attack 'cw'; choose fgsm, pgd"),
+    (["dataset=mnst"], "unknown dataset 'mnst'; choose cifar10, digits, mnist, own (did you mean mnist?)"),
+    (["model=huge"], "unknown model 'huge'; choose architecture_b, capacity2, capacity4, capacity8, simple, wide"),
+    (
+        ["training=pgdd"],
+        "unknown training 'pgdd'; choose fgsm, fgsm_rs, pgd, standard, static, trades (did you mean pgd?)",
+    ),
+    (["attack=cw"], "unknown attack 'cw'; choose fgsm, fgsm_rs, pgd, trades"),
     (["recipe=quick"], "unknown recipe 'quick'; choose fast, paper"),
     (["threat=l1"], "unknown threat 'l1'; choose l2, linf"),
     (["threat.epsilon=0.1"], "unknown setting 'threat.epsilon'"),
@@ -44,7 +47,7 @@ BAD_INPUT = [
     (["recipe.batch_size=0"], "recipe.batch_size=0; expected between 1 and the 1100 training images"),
     (["recipe.batch_size=2000"], "recipe.batch_size=2000; expected between 1 and the 1100 training images"),
     (["recipe.steps=0"], "0 training steps"),
-    (["recipe.epochs=2"], "recipe.steps=4000 and recipe.epochs=2; give one of them"),
+    (["recipe.epochs=2"], "recipe.steps=3000 and recipe.epochs=2; give one of them"),
     (["model.capacity=0"], "model.capacity=0; expected at least 1"),
     (["runtime.device=cpux"], "runtime.device=cpux is no device; choose auto, cpu or cuda"),
     (["runtime.precision=float8"], "runtime.precision=float8; choose auto, float32 or bfloat16"),
@@ -258,6 +261,7 @@ def test_reproduce_is_done_once(tmp_path: Path) -> None:
     """The whole chain in miniature, as make reproduce runs it; the second time nothing is left to do."""
     arguments = [
         *(setting for setting in TINY if setting != "logger=none"),
+        "extras=false",
         "models=[simple]",
         "trainings=[standard]",
         "landscape.model=simple",

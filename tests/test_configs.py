@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,43 @@ def test_eps_is_written_once() -> None:
 def test_the_command_line_reaches_the_training_attack() -> None:
     attack = training_attack("attack.steps=11", "attack.step_size=1/64", "threat=l2")
     assert (attack.steps, attack.alpha, attack.threat.norm) == (11, 1 / 64, "l2")
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_composes_and_builds(name: str) -> None:
+    """In train.py and in the scripts; and its runs are those that the same choices typed by hand would make."""
+    cfg, scripts = composed(f"experiment={name}"), composed(f"experiment={name}", "recipe=fast", name="evaluate")
+    build(cfg.dataset.network)
+    build(cfg.training.objective)
+    for model in scripts.models:
+        assert model in options("model")
+    assert set(scripts.trainings) <= set(options("training"))
+    for attack in (*scripts.evaluation.attacks.values(), scripts.landscape.attack):
+        assert attack is None or isinstance(build(attack), PGD)
+    by_hand = composed(*(f"{key}={cfg[key].name}" for key in ("dataset", "model", "training", "recipe")))
+    assert definition(cfg) == definition(by_hand)
+    assert scripts.recipe.name == "fast"  # what is typed wins
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_says_what_it_makes_and_costs(name: str) -> None:
+    header = (CONFIGS / "experiment" / f"{name}.yaml").read_text().split("\ndefaults:")[0]
+    assert all(line.startswith("# ") for line in header.splitlines())
+    for needed in ("Expected (paper)", "# Cost", "2 CPU cores", "GPU"):
+        assert needed in header, needed
+    commands = re.findall(r"^# python (\S+) (.*)", header, re.M)
+    assert commands
+    for script, arguments in commands:
+        assert (CONFIGS.parent / script).exists()
+        assert f"experiment={name}" in arguments.split()
+        firsts = [re.sub(r"=([^\[,]*),.*", r"=\1", each) for each in arguments.split() if each != "-m"]
+        composed(*firsts, name="train" if script == "train.py" else "evaluate")
+
+
+@pytest.mark.parametrize("option", options("evaluation"))
+def test_every_evaluation_builds(option: str) -> None:
+    cfg = composed(f"evaluation={option}", name="evaluate")
+    assert all(isinstance(build(attack), PGD) for attack in cfg.evaluation.attacks.values() if attack is not None)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision.datasets import CIFAR10
 
 import saddlepoint.data
-from saddlepoint.data import Batches, CropFlip, Data, Split, load
+from saddlepoint.data import Batches, CropFlip, Data, Split, load, load_own
 from saddlepoint.errors import InputError
 
 
@@ -269,3 +270,109 @@ def test_the_stream_goes_on_exactly(taken: int) -> None:
 def test_impossible_batch_sizes_are_refused(size: int) -> None:
     with pytest.raises(InputError, match=r"recipe\.batch_size=.*expected between 1 and the 10 training images"):
         Batches(numbered(10), size, seeded(0))
+
+
+def own_arrays(count: int = 20) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 256, (count, 4, 6, 3), np.uint8), np.arange(count) % 3
+    x[:, 0, 0, 0] = np.arange(count)  # an image says which it is
+    return {"x_train": x, "y_train": y, "x_test": x[:6, ...], "y_test": y[:6].astype(np.uint8)}
+
+
+def test_an_npz_of_ones_own(tmp_path: Path) -> None:
+    arrays = own_arrays()
+    np.savez(tmp_path / "own.npz", **arrays)
+    data = load_own(tmp_path / "own.npz", 0.1, 3)
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [18, 2, 6]
+    assert (data.classes, data.train.pixel_max) == (3, 255)
+    for split in (data.train, data.validation, data.test):
+        index = split.pixels[:, 0, 0, 0].tolist()
+        assert index != sorted(index) or len(index) < 3  # shuffled, but with its label
+        assert np.array_equal(split.pixels.permute(0, 2, 3, 1).numpy(), arrays["x_train"][index])
+        assert split.labels.tolist() == arrays["y_train"][index].tolist()
+    again = load_own(tmp_path / "own.npz", 0.1, 3)
+    assert torch.equal(again.train.pixels, data.train.pixels)
+
+
+def test_grey_images_of_ones_own_get_a_channel(tmp_path: Path) -> None:
+    arrays = own_arrays()
+    arrays |= {name: arrays[name][..., 0] for name in ("x_train", "x_test")}
+    np.savez(tmp_path / "own.npz", **arrays)
+    assert load_own(tmp_path / "own.npz", 0.1, 3).train.pixels.shape == (18, 1, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_train": None}, "has no x_train and y_train; expected x_train, y_train, x_test and y_test"),
+        ({"y_test": None}, "has no x_test and y_test"),
+        ({"y_train": np.arange(20) - 1}, "y_train has labels from -1 to 18; expected 0 to 2, or dataset.classes=19"),
+        ({"y_test": np.zeros(5, int)}, r"y_test is int64 \(5,\); expected integers \(6,\)"),
+        ({"y_test": np.zeros(6)}, r"y_test is float64 \(6,\); expected integers \(6,\)"),
+        ({"x_train": np.zeros((20, 4, 6))}, r"x_train is float64 \(20, 4, 6\); expected uint8"),
+        ({"x_train": np.zeros((20, 24), np.uint8)}, r"x_train is uint8 \(20, 24\); expected uint8 \(n, h, w\)"),
+        ({"x_test": np.zeros((6, 4, 4, 3), np.uint8)}, r"images are \(3, 4, 6\) in train and \(3, 4, 4\) in test"),
+        ({"y_train": np.array([{}] * 20)}, "is damaged or no .npz of plain arrays"),
+    ],
+)
+def test_a_wrong_npz_is_named(tmp_path: Path, change: dict[str, np.ndarray | None], message: str) -> None:
+    arrays = {name: array for name, array in (own_arrays() | change).items() if array is not None}
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(InputError, match=message) as error:
+        load_own(tmp_path / "own.npz", 0.1, 3)
+    assert "own.npz" in str(error.value)
+
+
+def test_data_of_ones_own_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"junk\.npz is damaged"):
+        load_own(tmp_path / "junk.npz", 0.1, 3)
+    with pytest.raises(InputError, match=r"no data at .*absent"):
+        load_own(tmp_path / "absent", 0.1, 3)
+    with pytest.raises(InputError, match=r"held_out=1\.5; expected a share between 0 and 1"):
+        load_own(tmp_path, 1.5, 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve images of cats and dogs to train on, two to test on."""
+    for part, count in (("train", 6), ("test", 1)):
+        for label, name in enumerate(("cats", "dogs")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = np.full((4, 4, 3), 100 * label + index, np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{index}.png")
+    return tmp_path
+
+
+def test_a_folder_of_images(folder: Path) -> None:
+    data = load_own(folder, 0.25, 2)
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [9, 3, 2]
+    assert data.train.pixels.shape == (9, 3, 4, 4)
+    assert torch.equal(data.train.labels, data.train.pixels[:, 0, 0, 0] // 100)
+    assert sorted(data.test.labels.tolist()) == [0, 1]
+
+
+def test_grey_files_stay_grey(folder: Path) -> None:
+    for file in folder.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    assert load_own(folder, 0.25, 2).train.pixels.shape == (9, 1, 4, 4)
+
+
+def test_a_wrong_folder_is_named(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"train has 2 class folders; expected 5, or dataset\.classes=2"):
+        load_own(folder, 0.25, 5)
+    broken = folder / "train" / "dogs" / "3.png"
+    whole = broken.read_bytes()
+    for content in (b"", whole[:48], b"not an image"):
+        broken.write_bytes(content)
+        with pytest.raises(InputError, match=f"{broken} is broken or no image; repair or remove it"):
+            load_own(folder, 0.25, 2)
+    Image.new("RGB", (5, 4)).save(broken)
+    with pytest.raises(InputError, match=rf"{broken} is \(4, 5, 3\), the images before it \(4, 4, 3\)"):
+        load_own(folder, 0.25, 2)
+    for file in (folder / "test").rglob("*.png"):
+        file.unlink()
+    broken.write_bytes(whole)
+    with pytest.raises(InputError, match="test has no images"):
+        load_own(folder, 0.25, 2)

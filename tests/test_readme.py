@@ -41,7 +41,7 @@ def test_python_commands_compose(command: str) -> None:
     entry = re.search(r'@entry\("(\w+)"\)', (ROOT / script).read_text())
     if not entry:
         return
-    settings = [a for a in arguments if "=" in a and not a.startswith("-")]
+    settings = [a for a in arguments if "=" in a and not a.startswith(("-", "hydra"))]  # launchers are extras
     first = [re.sub(r"=range\(.*\)|=([^\[,]*),[^\]]*$", lambda m: f"={m[1] or 0}", a) for a in settings]  # of a sweep
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         compose(entry[1], first)

@@ -1,4 +1,4 @@
-"""What turns a script into a command: Hydra's overrides and sweeps, and errors of one line."""
+"""What turns a script into a command: Hydra's overrides and sweeps, a help page, and errors of one line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from saddlepoint.config import CONFIGS, one_line
@@ -22,8 +23,9 @@ from saddlepoint.errors import InputError
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Make a function of the config a command: Hydra's overrides and sweeps, and errors of one line.
+    """Make a function of the config a command: Hydra's overrides and sweeps, --help, and errors of one line.
 
+    The help page is the docstring of the function's module, and what the config files say of themselves.
     Exit status: 2 for what the user can mend, 130 for Ctrl-C.
     """
 
@@ -32,22 +34,25 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         def job(cfg: DictConfig) -> None:
             try:
                 function(cfg)
-            except InputError as error:
+            except (InputError, OmegaConfBaseException) as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise  # the sweep's other jobs still run
-                _leave(str(error))
+                _leave(str(error) if isinstance(error, InputError) else _explain(error, config_name))
 
         main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)
 
         def run() -> None:
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us instead of being printed with hints
             logging.getLogger("matplotlib").setLevel(logging.WARNING)
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                print(help_page(function.__globals__["__doc__"], config_name))
+                return
             try:
                 main()
             except InputError as error:
                 _leave(str(error))
             except (HydraException, OmegaConfBaseException) as error:
-                _leave(_explain(error))
+                _leave(_explain(error, config_name))
             except KeyboardInterrupt:
                 _leave("interrupted; the same command goes on from the last checkpoint", 130)
 
@@ -56,27 +61,78 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
     return decorate
 
 
+def help_page(usage: str, config_name: str) -> str:
+    """Usage, the groups with their choices and the settings, each with the comment beside it in configs/."""
+    text = "".join((CONFIGS / f"{name}.yaml").read_text() for name in ("run", config_name))
+    groups = re.findall(r"^  - (\w+): (\w+) *# *(.*)", text, re.M)
+    settings = re.findall(r"^(\w+): ([^#\n]*?) *# *(.*)", text, re.M)
+    plurals = {name for name, _, _ in settings}  # a script's models=[simple,wide] stands for model=
+
+    def listed(items: list[tuple[str, str, str]], choices: bool) -> list[str]:
+        return [
+            f"  {f'{name}={default}':<34} {meaning}" + (f"\n{'':37}{', '.join(_choices(name))}" if choices else "")
+            for name, default, meaning in items
+            if f"{name}s" not in plurals
+        ]
+
+    return "\n".join(
+        [
+            usage.strip(),
+            "\nChoices (what is taken when nothing is said, what it is for, all there are):",
+            *listed(groups, choices=True),
+            "\nSettings (any value in the configuration can be given so):",
+            *listed(settings, choices=False),
+            "\nEvery setting: --cfg job. A sweep: -m seed=0,1,2. Configs of your own: --config-dir mine",
+        ]
+    )
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
 def _leave(message: str, status: int = 2) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, config_name: str) -> str:
     """Hydra's message in one line, with the choices and the nearest name for an unknown option."""
     text = one_line(error) + (" " + one_line(error.__cause__) if error.__cause__ else "")
+    if "hydra/launcher/submitit" in text:
+        return "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]"
     missing = re.search(r"Could not find '([\w./-]+)/([^'/]*)'", text)
     if missing:
         group, given = missing.groups()
         # recipe/paper/foo is looked for on behalf of dataset=foo
-        group, folder = ("dataset", "dataset") if group.startswith("recipe/") else (group, group)
-        choices = sorted(path.stem for path in (CONFIGS / folder).glob("*.yaml"))
+        group = "dataset" if group.startswith("recipe/") else group
+        choices = _choices(group)
         return f"unknown {group} {given!r}; choose {', '.join(choices)}{_nearest(given, choices)}"
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        return f"unknown setting {unknown[1]!r}; see all of them with --cfg job"
+        nearest = _nearest(unknown[1], _settings(config_name))
+        return f"unknown setting {unknown[1]!r}{nearest}; see all of them with --cfg job"
+    unset = re.search(r"Missing mandatory value: (\S+)", text)
+    if unset:
+        return f"{unset[1]} is not set; add {unset[1]}=..."
     return text
+
+
+def _settings(config_name: str) -> list[str]:
+    """The names of all settings, as the defaults have them."""
+
+    def names(node: Any, above: str) -> list[str]:
+        below = node if isinstance(node, dict) else {}
+        return [above, *(name for key, value in below.items() for name in names(value, f"{above}.{key}"))]
+
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = OmegaConf.to_container(hydra.compose(config_name))
+    assert isinstance(config, dict)
+    return [name for key, value in config.items() for name in names(value, str(key))]
 
 
 def _nearest(given: str, choices: list[str]) -> str:
     near = difflib.get_close_matches(given, choices, 1)
+    # A setting without the name of its group, such as epochs for recipe.epochs.
+    near = near or [choice for choice in choices if choice.endswith(f".{given}")]
     return f" (did you mean {near[0]}?)" if near else ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +19,28 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from saddlepoint.attacks import Attack
-from saddlepoint.data import Split, load
+from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.results import Result, write_atomically
-from saddlepoint.runtime import Runtime
+from saddlepoint.runtime import Runtime, generator
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
 
 log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
-# What a stored config may build.
-NETWORKS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
+# Networks of this package, which draw their weights from a generator.
+OURS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
+# What a stored config may build; and what the user's own model files name, as own_networks reads them.
+NETWORKS = (*OURS, "saddlepoint.models.Normalized")
 # Where a run lies and how it is watched is not part of what it is.
-ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime")
+ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime", "weights")
 # Settings of the scripts that no training knows.
 SCRIPTS_OWN = ("models", "trainings", "seeds", "jobs", "extras", "evaluation", "landscape", "report")
-# Choices that a run directory's name shows already.
-NAMED = ("dataset", "model", "training", "recipe", "seed")
+# Choices that a run directory's name shows already; an experiment is a set of them.
+DATA = ("dataset.name", "dataset.data.path", "dataset.channels", "dataset.classes")  # of one's own
+NAMED = ("dataset", *DATA, "model", "training", "recipe", "seed", "experiment")
 
 
 def one_line(error: BaseException) -> str:
@@ -53,16 +56,23 @@ def build(config: Any, *, allow: Sequence[str] | None = None, **extra: Any) -> A
     if allow is not None:
         for target in _targets(OmegaConf.to_container(config, resolve=True)):
             if target not in allow:
-                raise InputError(f"the stored config wants to build {target}; only {' and '.join(allow)} may be built")
+                known = " and ".join(allow)
+                raise InputError(
+                    f"the stored config wants to build {target}; only {known} may be built, "
+                    "and what a model file of yours names (model/*.yaml, in configs or --config-dir)"
+                )
     try:
         return hydra.utils.instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
             if isinstance(cause, InputError):
                 raise cause from None
-            cause = cause.__cause__
-        raise InputError(one_line(error)) from error
+        text = one_line(error).replace(
+            "set env var HYDRA_FULL_ERROR=1 to see chained exception.", one_line(cause) + ";"
+        )
+        raise InputError(text) from error
 
 
 def _targets(node: Any) -> list[str]:
@@ -78,8 +88,41 @@ def definition(cfg: DictConfig) -> dict[str, Any]:
     """What defines a training run, as plain values with every reference resolved."""
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
-    resolved["dataset"]["data"].pop("root")  # the same data, wherever they lie
-    return {str(key): value for key, value in resolved.items() if key not in ELSEWHERE}
+    resolved["dataset"]["data"].pop("root", None)  # the same data, wherever they lie
+    return {str(key): value for key, value in resolved.items() if key not in (*ELSEWHERE, *SCRIPTS_OWN)}
+
+
+def new_network(cfg: DictConfig) -> nn.Module:
+    """The configured network, its weights drawn from the seed.
+
+    Ours are given a generator; others draw from torch's, which is seeded for them and afterwards as before.
+    """
+    init = generator(cfg.seed, "init")
+    if cfg.dataset.network.get("_target_") in OURS:
+        return build(cfg.dataset.network, generator=init)
+    with torch.random.fork_rng():
+        torch.manual_seed(init.initial_seed())
+        network = build(cfg.dataset.network)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"dataset.network is a {type(network).__name__}; expected a torch.nn.Module")
+    return network
+
+
+def config_folders(provider: str = "") -> list[Path]:
+    """Where Hydra looks for config files: ours, and with provider="command-line" what --config-dir named."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) for source in sources if source.schema == "file" and provider in source.provider]
+
+
+def own_networks() -> list[str]:
+    """NETWORKS, and what model files (model/*.yaml) build: the user wrote their names, whatever a run says."""
+    found = list(NETWORKS)
+    for path in (path for folder in config_folders() for path in sorted((folder / "model").glob("*.yaml"))):
+        try:
+            found += _targets(yaml.safe_load(path.read_text()))
+        except (OSError, yaml.YAMLError):
+            raise InputError(f"{path} is not valid YAML") from None
+    return found
 
 
 def run_directory(cfg: DictConfig, model: str, training: str, seed: int) -> RunDirectory:
@@ -97,6 +140,19 @@ def variation() -> str:
     overrides = (override.lstrip("+~") for override in HydraConfig.get().overrides.task)
     telling = sorted(override for override in overrides if not _says_nothing(override.split("=")[0]))
     return "".join("," + re.sub(r"[^\w.=-]+", "_", override) for override in telling)
+
+
+def typed() -> list[str]:
+    """This command's arguments, for another one like it: --config-dir and overrides."""
+    brought = [f"--config-dir={folder}" for folder in config_folders("command-line")]
+    return [*brought, *HydraConfig.get().overrides.task]
+
+
+def next_command(script: str, *settings: str) -> str:
+    """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
+    chosen = {"model", "training", "seed", "overwrite", "weights", *(setting.split("=")[0] for setting in settings)}
+    kept = [argument for argument in typed() if argument.lstrip("+~").split("=")[0] not in chosen]
+    return shlex.join(["python", f"scripts/{script}.py", *kept, *settings])
 
 
 def report_folder(cfg: DictConfig) -> Path:
@@ -136,8 +192,10 @@ def _difference(stored: Any, wanted: Any, name: str = "") -> str:
     return f"{name or 'config'} is {stored} there and {wanted} here"
 
 
-def load_network(directory: RunDirectory, checkpoint: str, device: torch.device) -> nn.Module:
-    """A run's network with its weights, in eval mode."""
+def load_network(
+    directory: RunDirectory, checkpoint: str, device: torch.device, allow: Sequence[str] = NETWORKS
+) -> nn.Module:
+    """A run's network with its weights, in eval mode. Its config may build what `allow` lists."""
     if not directory.config.exists():
         raise InputError(f"no run at {directory.path}; train it first with train.py")
     try:
@@ -147,7 +205,7 @@ def load_network(directory: RunDirectory, checkpoint: str, device: torch.device)
         raise InputError(
             f"{directory.config} is no run's config; restore it, or train again with overwrite=true"
         ) from None
-    model = build(network, allow=NETWORKS).to(device).eval()
+    model: nn.Module = build(network, allow=allow).to(device).eval()
     trained_on = read_weights(directory.weights(checkpoint), model).get("dataset", name)
     if trained_on != name:
         raise InputError(f"{directory.weights(checkpoint)} was trained on {trained_on}, not {name}")
@@ -163,10 +221,10 @@ def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: s
     if not directory.finished:
         log.warning("not trained yet: %s", directory.path)
         return None
-    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task])
+    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *typed()])
 
     def load() -> nn.Module:
-        return load_network(directory, checkpoint, runtime.torch_device)
+        return load_network(directory, checkpoint, runtime.torch_device, own_networks())
 
     return Subject(directory, checkpoint, load, runtime, command)
 
@@ -214,11 +272,8 @@ def measurer(cfg: DictConfig) -> Callable[..., Result | None]:
 def test_images(cfg: DictConfig) -> tuple[Split, int]:
     """The first `examples` test images (all for null) on the device, and how many there are in all."""
     runtime: Runtime = build(cfg.runtime)
-    test = _load_data(cfg.dataset.data.name, cfg.dataset.data.root, cfg.dataset.data.held_out).test
+    test = build(cfg.dataset.data).test
     examples = cfg.evaluation.examples
     if examples is not None and not 1 <= examples <= len(test):
         raise InputError(f"evaluation.examples={examples}; expected between 1 and the {len(test)} test images")
     return test.take(examples).to(runtime.torch_device), len(test)
-
-
-_load_data = cache(load)

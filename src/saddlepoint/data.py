@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from saddlepoint.errors import InputError
+
+Arrays = tuple[np.ndarray, np.ndarray]
 
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -60,6 +65,11 @@ class Data:
     validation: Split
     test: Split
 
+    @property
+    def classes(self) -> int:
+        """One more than the largest label."""
+        return 1 + int(max(split.labels.max() for split in (self.train, self.validation, self.test)))
+
     def to(self, device: torch.device) -> Data:
         return Data(self.train.to(device), self.validation.to(device), self.test.to(device))
 
@@ -73,7 +83,48 @@ def load(name: str, root: str | Path, held_out: int) -> Data:
     loaders = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}
     if name not in loaders:
         raise InputError(f"unknown dataset {name!r}; choose {', '.join(loaders)}")
-    (pixels, labels), (test_pixels, test_labels), pixel_max = loaders[name](Path(root))
+    return _split(*loaders[name](Path(root)), held_out)
+
+
+def load_own(path: str | Path, held_out: float, classes: int) -> Data:
+    """A data set of one's own, shuffled once and for all; a share `held_out` of its training images is set aside.
+
+    An .npz with x_train, y_train, x_test, y_test (images uint8, (n, h, w) or (n, h, w, c); labels 0..classes-1), or a
+    folder with train/<class>/<image> and test/<class>/<image>, the classes in alphabetical order, all images of one
+    size. Raises InputError naming the file, array or label that is wrong.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(f"no data at {path}; give dataset.data.path= a folder of images or an .npz")
+    if not 0 < held_out < 1:
+        raise InputError(f"dataset.data.held_out={held_out}; expected a share between 0 and 1")
+    read = _read_folder if path.is_dir() else _read_npz
+    parts = []
+    for part in ("train", "test"):
+        pixels, labels = read(path, part, classes)
+        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
+            raise InputError(
+                f"{path}: x_{part} is {pixels.dtype} {pixels.shape}; expected uint8 (n, h, w) or (n, h, w, c)"
+            )
+        if labels.shape != (len(pixels),) or not len(labels) or labels.dtype.kind not in "iu":
+            raise InputError(f"{path}: y_{part} is {labels.dtype} {labels.shape}; expected integers ({len(pixels)},)")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise InputError(
+                f"{path}: y_{part} has labels from {labels.min()} to {labels.max()}; expected 0 to {classes - 1}, "
+                f"or dataset.classes={labels.max() + 1}"
+            )
+        order = np.random.RandomState(0).permutation(len(labels))
+        pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+        parts.append((pixels.transpose(0, 3, 1, 2)[order], labels[order]))
+    train, test = parts
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise InputError(f"{path}: images are {train[0].shape[1:]} in train and {test[0].shape[1:]} in test")
+    return _split(train, test, 255, max(1, round(held_out * len(train[1]))))
+
+
+def _split(train: Arrays, test: Arrays, pixel_max: int, held_out: int) -> Data:
+    """The first `held_out` training images set aside."""
+    pixels, labels = train
     if not 0 < held_out < len(labels):
         raise InputError(f"dataset.held_out={held_out}; expected between 1 and {len(labels) - 1}")
 
@@ -83,11 +134,43 @@ def load(name: str, root: str | Path, held_out: int) -> Data:
     return Data(
         train=split(pixels[held_out:], labels[held_out:]),
         validation=split(pixels[:held_out], labels[:held_out]),
-        test=split(test_pixels, test_labels),
+        test=split(*test),
     )
 
 
-Arrays = tuple[np.ndarray, np.ndarray]
+def _read_npz(path: Path, part: str, classes: int) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[f"x_{part}"], arrays[f"y_{part}"]
+    except KeyError:
+        raise InputError(f"{path} has no x_{part} and y_{part}; expected x_train, y_train, x_test and y_test") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{path} is damaged or no .npz of plain arrays") from None
+
+
+def _read_folder(path: Path, part: str, classes: int) -> Arrays:
+    folders = sorted(folder for folder in (path / part).glob("*") if folder.is_dir())
+    if len(folders) != classes:
+        raise InputError(
+            f"{path / part} has {len(folders)} class folders; expected {classes}, or dataset.classes={len(folders)}"
+        )
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        for file in sorted(each for each in folder.iterdir() if not each.name.startswith(".")):
+            try:
+                with Image.open(file) as image:
+                    images.append(np.asarray(image if image.mode == "L" else image.convert("RGB")))
+            except (OSError, SyntaxError, Image.DecompressionBombError):
+                raise InputError(f"{file} is broken or no image; repair or remove it") from None
+            if images[-1].shape != images[0].shape:
+                raise InputError(
+                    f"{file} is {images[-1].shape}, the images before it {images[0].shape}; make them one size"
+                )
+            labels.append(label)
+    if not images:
+        raise InputError(f"{path / part} has no images")
+    return np.stack(images), np.array(labels)
 
 
 def _digits(root: Path) -> tuple[Arrays, Arrays, int]:

@@ -179,6 +179,13 @@ class Runtime:
         return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs this process may use, each as CUDA_VISIBLE_DEVICES would name it alone."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = named.split(",") if named is not None else [str(index) for index in range(torch.cuda.device_count())]
+    return [name.strip() for name in names[: torch.cuda.device_count()]]
+
+
 def provenance(runtime: Runtime) -> dict[str, str]:
     """Code version, library versions and device, as kept in every result."""
     return {

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from saddlepoint.results import read_csv
+
 log = logging.getLogger(__name__)
 
 # Images (n, h, w, c) in [0, 1], and a caption for each.
@@ -52,6 +54,7 @@ class Wandb(Quiet):
 
     def __init__(self, project: str = "saddlepoint", mode: str = "auto") -> None:
         self.project, self.mode, self.run = project, mode, None
+        self.step = self.row = 0  # of the training, and of W&B, whose own counts every row
 
     def start(self, directory: Path, config: dict[str, Any]) -> None:
         """Group, job type and tags make a dashboard fall into data set, model and training by itself."""
@@ -74,6 +77,11 @@ class Wandb(Quiet):
                 settings=wandb.Settings(silent=True, init_timeout=60),
             )
             run.define_metric("*", step_metric="step")
+            history = directory / "history.csv"
+            if history.exists():
+                # Offline, W&B counts from 0 again: rows go behind those of earlier sessions, and never over them.
+                self.step = int(read_csv(history)[-1]["step"])
+                self.row = self.step + 2
             return run
 
         self.run = self._try(begin)
@@ -101,7 +109,7 @@ class Wandb(Quiet):
             return "offline"
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._with_run(lambda run: run.log({"step": step, **metrics}))
+        self._with_run(lambda run: self._row(run, step, metrics))
 
     def images(self, step: int, name: str, make: Images) -> None:
         """`make` is called only here, where the images are wanted."""
@@ -112,7 +120,8 @@ class Wandb(Quiet):
             images, captions = make()
             pixels = (255 * images).round().astype(np.uint8)
             pixels = pixels.squeeze(3) if pixels.shape[3] == 1 else pixels
-            run.log({"step": step, name: [wandb.Image(p, caption=c) for p, c in zip(pixels, captions, strict=True)]})
+            shown = [wandb.Image(p, caption=c) for p, c in zip(pixels, captions, strict=True)]
+            self._row(run, step, {name: shown})
 
         self._with_run(send)
 
@@ -120,7 +129,8 @@ class Wandb(Quiet):
         def send(run: Any) -> None:
             import wandb
 
-            run.log({name: wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])})
+            table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+            self._row(run, self.step, {name: table})
 
         self._with_run(send)
 
@@ -130,6 +140,10 @@ class Wandb(Quiet):
             run.finish()
 
         self._with_run(end)
+
+    def _row(self, run: Any, step: int, values: Mapping[str, Any]) -> None:
+        self.step, self.row = step, max(step, self.row + 1)
+        run.log({"step": step, **values}, step=self.row, commit=True)
 
     def _with_run(self, action: Callable[[Any], None]) -> None:
         if self.run is not None:

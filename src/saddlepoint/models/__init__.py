@@ -1,7 +1,8 @@
-"""The paper's two families of networks, and the one it borrows. All take images in [0, 1] and return logits."""
+"""The paper's networks, the one it borrows, and a frame for others. All take images in [0, 1] and return logits."""
 
 from saddlepoint.models.architecture_b import ArchitectureB
 from saddlepoint.models.cnn import CNN
+from saddlepoint.models.normalized import Normalized
 from saddlepoint.models.resnet import ResNet
 
-__all__ = ["CNN", "ArchitectureB", "ResNet"]
+__all__ = ["CNN", "ArchitectureB", "Normalized", "ResNet"]

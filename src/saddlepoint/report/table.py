@@ -27,6 +27,7 @@ NAMES = {
     "static": "Static",
     "trades": "TRADES",
     "cw": "CW",
+    "cw_30": "CW, 30 steps",
     "cw_plus": "CW+",
     "natural": "Natural",
     "train_loss": "Training loss",

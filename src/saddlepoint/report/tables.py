@@ -115,6 +115,8 @@ def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
 
 def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:
     """Mean over seeds with spread, or one seed's accuracy in percent with its 95% interval."""
+    if is_loss:  # an imported network's is not known
+        found = [result for result in found if result["train_loss"] is not None]
     if not found:
         return {"value": None, "low": None, "high": None, "sd": None, "seeds": 0, "examples": None}
     values = [result["train_loss"] if is_loss else 100 * result["accuracy"] for result in found]

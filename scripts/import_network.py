@@ -1,0 +1,52 @@
+"""Somebody else's network: python scripts/import_network.py dataset=mnist model=simple weights=theirs.pt
+
+Its weights become a run that every script can measure, after a look at whether it is what attacks expect. A network of
+your own: --config-dir mine model=theirs, with mine/model/theirs.yaml (README, "Your own"). training=pgd, fgsm or
+standard says in which column of the tables it stands.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from saddlepoint.adopt import check, check_range, load_weights
+from saddlepoint.cli import entry
+from saddlepoint.config import build, claim, definition, new_network, next_command, run_directory
+from saddlepoint.errors import InputError
+from saddlepoint.results import sha256
+from saddlepoint.runtime import Runtime, provenance
+from saddlepoint.training.checkpoint import write_weights
+
+log = logging.getLogger("import_network")
+
+
+@entry("import_network")
+def main(cfg: DictConfig) -> None:
+    directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
+    defined, weights = definition(cfg), Path(cfg.weights)
+    runtime: Runtime = build(cfg.runtime)
+    model = new_network(cfg)
+    load_weights(model, weights)
+    model.to(runtime.torch_device).eval()
+    data = build(cfg.dataset.data).to(runtime.torch_device)
+    sample = data.test.take(500)
+    check(model, sample.images(slice(0, 8)), data.classes)
+    check_range(model, sample.images(slice(None)), sample.labels)
+    names = {key: cfg[key].name for key in ("dataset", "model", "training")}
+    metadata = {**names, "recipe": "imported", "seed": str(cfg.seed), **provenance(runtime)}
+    with directory.hold():
+        if directory.finished and not cfg.overwrite:
+            raise InputError(f"{directory.path} holds a run already; overwrite=true replaces it, seed=1 goes beside it")
+        claim(directory, defined, cfg.overwrite)
+        write_weights(directory.weights("last"), model, {**metadata, "checkpoint": "last"})
+        source = {"weights": str(weights), "weights_sha256": sha256(weights)}
+        directory.finish({**metadata, **source, "train_loss": None})  # which the file does not say
+    chosen = [f"models=[{cfg.model.name}]", f"trainings=[{cfg.training.name}]"]
+    log.info("wrote %s\nmeasure it: %s", directory.path, next_command("accuracy_table", *chosen))
+
+
+if __name__ == "__main__":
+    main()

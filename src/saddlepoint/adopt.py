@@ -1,0 +1,105 @@
+"""Networks that were not made here: their weights are read as data, and what is wrong is found before an attack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from saddlepoint.attacks import undisturbed
+from saddlepoint.errors import InputError
+from saddlepoint.models import Normalized
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of what torch.save made of a state dict; nothing in it is executed.
+
+    A dict with the state dict under "state_dict" is taken too, and DataParallel's "module." is dropped.
+    """
+    try:
+        is_safe = path.suffix == ".safetensors"
+        found: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"no checkpoint at {path}") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged or no safetensors file ({error})") from None
+    except Exception:  # noqa: BLE001 (damaged bytes raise nearly anything)
+        raise InputError(
+            f"{path} is damaged or holds more than tensors; save it with torch.save(model.state_dict(), path)"
+        ) from None
+    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise InputError(f"{path} is no state dict; save it with torch.save(model.state_dict(), path)")
+    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Read a state dict into the network, or into the one inside Normalized. Names and shapes have to agree."""
+    network = model.network if isinstance(model, Normalized) else model
+    try:
+        network.load_state_dict(read_state_dict(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} holds another network: {reason[:300]}") from None
+
+
+def check(model: nn.Module, x: Tensor, classes: int) -> None:
+    """Raises InputError if the model does not make logits, (n, classes), of each image in `x` by itself.
+
+    x: a few images (n, c, h, w) in [0, 1], at least two.
+    """
+    with undisturbed(model):
+        try:
+            logits = model(x.clone().requires_grad_())
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the network does not take images of shape {tuple(x.shape[1:])}: {reason}") from None
+        if not isinstance(logits, Tensor):
+            raise InputError(f"the network returns a {type(logits).__name__}; expected logits, a tensor (n, {classes})")
+        if logits.shape != (len(x), classes):
+            raise InputError(
+                f"the network returns {tuple(logits.shape)} for {len(x)} images; the data have {classes} classes, "
+                f"expected ({len(x)}, {classes})"
+            )
+        if not logits.requires_grad:
+            raise InputError("the network gives no gradient of its images; remove its no_grad or detach")
+        logits = logits.detach()
+        with torch.no_grad():
+            again, alone = model(x), model(x[:1])
+    if not logits.isfinite().all():
+        raise InputError("the network returns numbers that are not finite")
+    if logits.amin() >= 0 and (logits.sum(1) - 1).abs().amax() < 1e-3:
+        raise InputError("the network returns probabilities; expected logits: leave out its softmax")
+    tolerance = 1e-2 * logits.abs().amax().clamp_min(1e-6)
+    if (again - logits).abs().amax() > tolerance:
+        raise InputError("the network answers differently each time in eval mode; is its dropout always on?")
+    if (alone - logits[:1]).abs().amax() > tolerance:
+        raise InputError("the network's answer depends on the other images of the batch; is it left in train mode?")
+
+
+def check_range(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Raises InputError if images in another range than [0, 1] are classified much better: the model expects that.
+
+    x: images (n, c, h, w) in [0, 1] and their labels, (n,); a hundred or more, of all classes.
+    """
+    std, mean = torch.std_mean(x, (0, 2, 3), keepdim=True)
+    numbers = [[round(value, 4) for value in each.flatten().tolist()] for each in (mean, std)]
+    ranges = {
+        "images in [0, 1]": x,
+        "images in [0, 255] (scale: 255)": 255 * x,
+        "images in [-1, 1] (mean: [0.5], std: [0.5])": 2 * x - 1,
+        f"normalised images (such as mean: {numbers[0]}, std: {numbers[1]})": (x - mean) / std,
+    }
+    with undisturbed(model), torch.no_grad():
+        accuracy = {name: (model(each).argmax(1) == y).float().mean().item() for name, each in ranges.items()}
+    own = accuracy["images in [0, 1]"]
+    best = max(accuracy, key=lambda name: accuracy[name])
+    if accuracy[best] > own + 0.1:
+        raise InputError(
+            f"the network classifies {own:.0%} of {len(x)} images in [0, 1], and {accuracy[best]:.0%} as {best}: "
+            "say what it expects in its config, with _target_: saddlepoint.models.Normalized around it"
+        )

@@ -1,0 +1,72 @@
+"""The command line tells people where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import TINY, Outcome, run
+
+from saddlepoint.config import CONFIGS
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return lambda path, *arguments: run(path, *arguments, capsys=capsys, monkeypatch=monkeypatch)
+
+
+def test_help_of_training_lists_what_the_files_offer(command: Run) -> None:
+    page = command("train.py", "--help").out
+    assert page.count("\npython train.py") == 3
+    for group in ("dataset", "model", "training", "recipe", "threat", "attack", "logger", "runtime"):
+        choices = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+        assert f"\n  {group}=" in page
+        assert f"  {choices}\n" in page
+    assert "\n  seed=0 " in page
+    assert max(map(len, page.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("script", ["accuracy_table", "loss_histograms", "reproduce", "benchmark"])
+def test_help_of_scripts(command: Run, script: str) -> None:
+    page = command(f"scripts/{script}.py", "-h").out
+    assert f"python scripts/{script}.py" in page or "make benchmark" in page
+    assert "\n  dataset=digits" in page
+    if script != "benchmark":  # scripts choose runs in their own way
+        assert "\n  models=" in page
+        assert "\n  model=" not in page
+        assert "\n  seed=" not in page
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("recipe.epoch=3", "recipe.epochs"),
+        ("threat.epsilon=0.1", "threat.eps"),
+        ("epochs=3", "recipe.epochs"),
+        ("datset=mnist", "dataset"),
+        ("attack.step=3", "attack.steps"),
+    ],
+)
+def test_the_nearest_setting_is_named(command: Run, typed: str, meant: str) -> None:
+    outcome = command("train.py", typed)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert f"(did you mean {meant}?)" in outcome.err
+
+
+def test_a_setting_unlike_any_other_gets_no_suggestion(command: Run) -> None:
+    assert "did you mean" not in command("train.py", "xyzzy=1").err
+
+
+def test_each_command_names_the_next(command: Run, tmp_path: Path) -> None:
+    tiny = [setting for setting in TINY if setting != "logger=none"]
+    trained = command("train.py", *tiny, "training=standard", "seed=1", f"output_dir={tmp_path}")
+    said = trained.out.splitlines()[-1]
+    assert said.startswith("measure it: python scripts/accuracy_table.py recipe.steps=6 ")
+    assert said.endswith(f"output_dir={tmp_path} 'models=[simple]' 'trainings=[standard]' seeds=2")
+    table = command("scripts/accuracy_table.py", *tiny, "models=[simple]", f"output_dir={tmp_path}", "seeds=2")
+    assert "loss_histograms.py" in table.out.splitlines()[-1]
+    nothing = command("scripts/loss_histograms.py", *tiny, f"output_dir={tmp_path}/elsewhere")
+    assert "scripts/reproduce.py" in nothing.out.splitlines()[-1]

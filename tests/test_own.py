@@ -1,0 +1,152 @@
+"""A network, a method, a checkpoint and data of one's own: the README's example, run; and what is refused."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from command_line import ROOT, TINY, Outcome, run
+from safetensors.torch import load_file
+from torch import nn
+
+Run = Callable[..., Outcome]
+README = (ROOT / "README.md").read_text().split("\n## Your own\n")[1].split("\n## ")[0]
+FILES: dict[str, str] = dict(re.findall(r"```\w+\n# (mine/\S+)\n(.*?)```", README, re.S))
+COMMANDS = re.findall(r"^PYTHONPATH=mine python (.*)", README, re.M)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return lambda path, *arguments: run(path, *arguments, capsys=capsys, monkeypatch=monkeypatch)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The README's folder; what its Python defines can be imported."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    yield tmp_path / "mine"
+    sys.modules.pop("mine", None)
+
+
+def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Grey images (n, 8, 8): a bright row, column or square."""
+    random = np.random.default_rng(seed)
+    x, y = random.integers(0, 100, (count, 8, 8), np.uint8), np.arange(count) % 3
+    x[y == 0, 3, :], x[y == 1, :, 3] = 255, 255
+    x[y == 2, 2:6, 2:6] = 255
+    return x, y
+
+
+def test_the_readme_has_the_example() -> None:
+    assert sorted(FILES) == [
+        "mine/experiment/shapes.yaml",
+        "mine/mine.py",
+        "mine/model/mynet.yaml",
+        "mine/training/mixed.yaml",
+    ]
+    assert len(COMMANDS) == 5
+
+
+def test_the_readme_example_runs(mine: Path, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = shapes(150, 0)
+    np.savez(tmp_path / "shapes.npz", x_train=x, y_train=y, x_test=x[:60], y_test=y[:60])
+    small = {
+        "train.py": ["recipe.steps=300", "recipe.evaluations=2", "recipe.monitor.examples=50", "attack.steps=2"],
+        "scripts/accuracy_table.py": ["evaluation.attacks.pgd.steps=2", "evaluation.examples=100"],
+        "scripts/import_network.py": [],
+    }
+    experiment = mine / "experiment" / "shapes.yaml"
+    experiment.write_text(experiment.read_text().replace("shapes.npz", f"{tmp_path}/shapes.npz"))
+    variation = ",attack.steps=2,recipe.evaluations=2,recipe.monitor.examples=50,recipe.steps=300"
+    for line in COMMANDS:
+        script, *arguments = shlex.split(line)
+        arguments = [argument.replace("theirs.pt", f"{tmp_path}/theirs.pt") for argument in arguments]
+        if arguments[1] == "mine":
+            arguments[1] = str(mine)
+        settings = list(small[script])
+        if "experiment=shapes" in arguments:
+            settings = ["recipe.epochs=2", "recipe.evaluations=1", "recipe.batch_size=20"]
+        if "trainings=[mixed]" in arguments:
+            settings += small["train.py"]
+        outcome = command(script, *arguments, *settings, f"output_dir={tmp_path}/out")
+        assert outcome.status == 0, (line, outcome.err)
+        if "training=mixed" in arguments:  # somebody else publishes its weights
+            tensors = load_file(tmp_path / f"out/digits/mynet-mixed{variation}/seed0/last.safetensors")
+            inner = {f"module.{name.removeprefix('network.')}": tensor for name, tensor in tensors.items()}
+            torch.save({"state_dict": inner, "epoch": 3}, tmp_path / "theirs.pt")
+        assert "mynet" in outcome.out or "shapes" in outcome.out
+    tables = {path.parent.parent.name: path.read_text() for path in (tmp_path / "out/digits").rglob("*first100.md")}
+    naturals = {re.search(r"Natural \| ([\d.]+ \(.*?\))", text)[1] for text in tables.values()}  # type: ignore[index]
+    assert len(tables) == 2
+    assert len(naturals) == 1  # the imported weights are the trained ones
+    assert float(naturals.pop().split()[0]) > 60
+    stored = yaml.safe_load((tmp_path / f"out/digits/mynet-mixed{variation}/seed0/config.yaml").read_text())
+    assert stored["dataset"]["network"]["network"] == {"_target_": "mine.MyNet", "hidden": 128}
+    (shape_run,) = (tmp_path / "out/shapes").glob("*/seed0/training.json")
+    assert shape_run.parent.parent.name.startswith("simple-pgd-fast")
+
+
+def test_only_the_user_names_classes(mine: Path, command: Run, tmp_path: Path) -> None:
+    arguments = [*TINY, "model=mynet", "training=standard", f"output_dir={tmp_path}/out"]
+    assert command("train.py", "--config-dir", str(mine), *arguments).status == 0
+    table = [*TINY, "models=[mynet]", "trainings=[standard]", f"output_dir={tmp_path}/out"]
+    refused = command("scripts/accuracy_table.py", *table)
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "wants to build mine.MyNet" in refused.err
+    (config,) = (tmp_path / "out").rglob("config.yaml")
+    config.write_text(config.read_text().replace("hidden: 128", "hidden: {_target_: os.getpid}"))
+    outcome = command("scripts/accuracy_table.py", "--config-dir", str(mine), *table)
+    assert "wants to build os.getpid" in outcome.err
+
+
+def test_networks_of_ones_own_start_from_the_seed(mine: Path, command: Run, tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        torch.rand(7)  # whatever torch's own generator has done before
+        arguments = [*TINY, "model=mynet", "training=standard", f"output_dir={tmp_path}/{place}"]
+        assert command("train.py", "--config-dir", str(mine), *arguments).status == 0
+    first, second = (path.read_bytes() for path in sorted(tmp_path.rglob("last.safetensors")))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("(hidden, 10))", "(hidden, 10), nn.Softmax(1))"), "returns probabilities; expected logits"),
+        (("(hidden, 10))", "(hidden, 9))"), "the data have 10 classes, expected (2, 10)"),
+        (("nn.Linear(64", "nn.Linear(49"), "does not take images of shape (1, 8, 8)"),
+    ],
+)
+def test_a_wrong_network_is_found_before_training(
+    mine: Path, command: Run, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    (mine / "mine.py").write_text((mine / "mine.py").read_text().replace(*change))
+    arguments = ["--config-dir", str(mine), *TINY, "model=mynet", f"output_dir={tmp_path}/out"]
+    outcome = command("train.py", *arguments)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert message in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_import_never_replaces_a_run_unasked(mine: Path, command: Run, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).state_dict(), tmp_path / "w.pt"
+    )
+    arguments = ["--config-dir", str(mine), "model=mynet", f"weights={tmp_path}/w.pt", f"output_dir={tmp_path}/out"]
+    assert command("scripts/import_network.py", *arguments).status == 0
+    again = command("scripts/import_network.py", *arguments)
+    assert (again.status, again.err.count("\n")) == (2, 1)
+    assert "holds a run already; overwrite=true replaces it" in again.err
+    assert command("scripts/import_network.py", *arguments, "overwrite=true").status == 0
+    missing = command("scripts/import_network.py", "model=simple", f"output_dir={tmp_path}/out")
+    assert missing.err == "error: weights is not set; add weights=...\n"

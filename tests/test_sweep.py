@@ -1,0 +1,81 @@
+"""A sweep goes on like a single run, and a job that fails takes no other with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from command_line import ROOT, TINY, Outcome, run
+
+Run = Callable[..., Outcome]
+SWEEP = ["-m", "training=standard,fgsm", "seed=range(2)"]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return lambda path, *arguments: run(path, *arguments, capsys=capsys, monkeypatch=monkeypatch)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("last.safetensors")}
+
+
+def test_a_sweep_does_only_what_is_missing(command: Run, tmp_path: Path) -> None:
+    assert command("train.py", *SWEEP, *TINY, f"output_dir={tmp_path}").status == 0
+    whole = weights(tmp_path)
+    assert len(whole) == 4
+    lost = next(tmp_path.glob("*/simple-fgsm*/seed1"))
+    for path in lost.iterdir():
+        path.unlink()
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("last.safetensors")}
+    assert command("train.py", *SWEEP, *TINY, f"output_dir={tmp_path}").status == 0
+    assert weights(tmp_path) == whole
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_a_killed_sweep_goes_on_bit_for_bit(command: Run, tmp_path: Path) -> None:
+    settings = ["recipe.steps=100", "recipe.evaluations=10", "recipe.monitor.examples=20", "recipe.monitor.steps=1"]
+    settings += ["training=standard", "runtime.threads=1", "logger=none"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", "-m", "seed=range(2)", *settings, f"output_dir={tmp_path}/killed"], cwd=ROOT
+    )
+    while process.poll() is None and not list((tmp_path / "killed").glob("*/*/seed1/state.pt")):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert len(weights(tmp_path / "killed")) < 2
+    for place in ("killed", "whole"):
+        outcome = command("train.py", "-m", "seed=range(2)", *settings, f"output_dir={tmp_path}/{place}")
+        assert outcome.status == 0
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert len(weights(tmp_path / "whole")) == 2
+
+
+def test_a_failed_job_is_said_and_loses_no_other(command: Run, tmp_path: Path) -> None:
+    sweep = ["-m", "training=standard", "recipe.batch_size=0,50", "seed=0,1"]
+    outcome = command("train.py", *sweep, *TINY, f"output_dir={tmp_path}")
+    assert outcome.status == 2
+    assert "recipe.batch_size=0; expected between 1" in outcome.err
+    assert len(weights(tmp_path)) == 2
+
+
+@pytest.mark.skipif(find_spec("submitit") is not None, reason="submitit is installed")
+def test_slurm_without_its_package_names_the_extra(command: Run, tmp_path: Path) -> None:
+    outcome = command("train.py", "-m", "hydra/launcher=slurm", *TINY, f"output_dir={tmp_path}")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]" in outcome.err
+
+
+def test_slurm_shows_itself_or_says_why_not() -> None:
+    """The whole script takes minutes: here only that it says what is missing, where something is."""
+    script = "scripts/try_slurm.sh"
+    subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
+    environment = {**os.environ, "PYTHON": "/bin/false"}
+    outcome = subprocess.run([f"./{script}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert outcome.stdout.startswith("skipped: no ")
