@@ -45,6 +45,7 @@ def main(cfg: DictConfig) -> None:
             claim(directory, defined, cfg.overwrite)
         processes.gather(None)  # the others wait for the directory to be claimed
         if directory.finished:
+            directory.discard_states()  # where it was killed between the two
             log.info("%s is finished; overwrite=true trains it again", directory.path)
             return
         log.info("%s on %s", directory.path, runtime.describe())

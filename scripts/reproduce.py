@@ -69,9 +69,12 @@ class Training:
 
 
 def die_with_parent() -> None:
-    """In a child process: end when reproduce.py ends, however it ends, instead of training on unseen (Linux)."""
+    """In a child process: end when reproduce.py ends, however it ends, instead of training on unseen (Linux).
+
+    At once, so that the same command can follow at once; a signal to reproduce.py itself is passed on, see train.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
 def overrides() -> list[str]:
@@ -104,9 +107,10 @@ def train(plan: list[Training], jobs: int, threads: int | None) -> None:
                     log.info("trained %s", each.directory.path)
                 bar.n = sum(each.cost * each.done for each in active)
                 bar.refresh()
-    finally:
+    finally:  # a signal too ends here: each finishes its step and writes its state
         for each in running:
             each.process.terminate()
+        for each in running:
             each.process.wait()
 
 
@@ -132,7 +136,8 @@ def main(cfg: DictConfig) -> None:
     train(plan, jobs, None if own_threads else max(1, cores // jobs))
     for script in REPORTS:
         passed_on = [o for o in overrides() if o.split("=")[0] != "jobs"]
-        if subprocess.run([sys.executable, f"scripts/{script}.py", *passed_on], check=False).returncode:
+        command = [sys.executable, f"scripts/{script}.py", *passed_on]
+        if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode:
             raise InputError(f"scripts/{script}.py failed; its message is above")
     log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, report_folder(cfg))
     log.info("Networks, histories and results: %s", plan[0].directory.path.parent.parent)

@@ -7,8 +7,10 @@ import functools
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,13 +20,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from saddlepoint.config import CONFIGS, one_line
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, Stopped
+from saddlepoint.runtime import STOPS
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make a function of the config a command: Hydra's overrides and sweeps, and errors of one line.
 
-    Exit status: 2 for what the user can mend, 130 for Ctrl-C.
+    Exit status: 2 for what the user can mend, 130 for SIGINT (Ctrl-C) and 143 for SIGTERM.
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -42,18 +45,29 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         def run() -> None:
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us instead of being printed with hints
             logging.getLogger("matplotlib").setLevel(logging.WARNING)
+            handlers = {each: signal.signal(each, _stop) for each in STOPS}
             try:
                 main()
             except InputError as error:
                 _leave(str(error))
             except (HydraException, OmegaConfBaseException) as error:
                 _leave(_explain(error))
-            except KeyboardInterrupt:
-                _leave("interrupted; the same command goes on from the last checkpoint", 130)
+            except Stopped as stopped:
+                if os.environ.get("RANK", "0") != "0":  # of torchrun's processes one speaks
+                    sys.exit(128 + stopped.signum)
+                name = signal.Signals(stopped.signum).name
+                _leave(f"stopped by {name}; the same command goes on from here", 128 + stopped.signum)
+            finally:
+                for each, handler in handlers.items():
+                    signal.signal(each, handler)
 
         return run
 
     return decorate
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
 
 
 def _leave(message: str, status: int = 2) -> None:

@@ -111,7 +111,7 @@ def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> 
     """Make the directory this run's. Raises InputError if it holds a run of another configuration."""
     if overwrite:
         # The summary first: it means finished.
-        for name in ("training.json", "state.pt", "history.csv", "wandb.id", "config.yaml"):
+        for name in ("training.json", "state.pt", "previous.pt", "history.csv", "wandb.id", "config.yaml"):
             (directory.path / name).unlink(missing_ok=True)
     if directory.config.exists():
         try:

@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""The two ways to leave early: what a user can mend, and a signal."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,11 @@ class InputError(ValueError):
 
     Its message is one line: what is wrong, what was expected, how to mend it.
     """
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM asked for an end. Like KeyboardInterrupt, no `except Exception` holds it up."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import platform
 import random
+import signal
 import subprocess
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +25,7 @@ from saddlepoint.errors import InputError
 T = TypeVar("T")
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -47,6 +50,18 @@ def cpu_flags() -> set[str]:
     return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()}
 
 
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM that come meanwhile only join the list."""
+    noted: list[int] = []
+    handlers = {each: signal.signal(each, lambda number, _: noted.append(number)) for each in STOPS}
+    try:
+        yield noted
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
 class Processes:
     """The processes that torchrun started, or this one alone. All of them run the same code on their share of the work.
 
@@ -58,6 +73,8 @@ class Processes:
         self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         if self.count > 1 and not distributed.is_initialized():
             distributed.init_process_group(backend)
+        # What the processes agree on lies in main memory, so that no GPU is waited for.
+        self.on_cpu = distributed.new_group(backend="gloo") if self.count > 1 else None
 
     @property
     def first(self) -> bool:
@@ -76,6 +93,13 @@ class Processes:
         distributed.all_reduce(flat)
         for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(summed.view_as(tensor))
+
+    def agree(self, signals: list[int]) -> int:
+        """The signal to stop at, the same in every process if any of them has one; 0 for none."""
+        signum = torch.tensor(max(signals, default=0))
+        if self.count > 1:
+            distributed.all_reduce(signum, distributed.ReduceOp.MAX, self.on_cpu)
+        return int(signum)
 
     def gather(self, value: T) -> list[T]:
         """Every process's value, in order of rank, in every process. Also a meeting point."""

@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Batches, CropFlip, Data
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, Stopped
 from saddlepoint.evaluation.robustness import evaluate
-from saddlepoint.runtime import Runtime, generator
+from saddlepoint.results import write_atomically
+from saddlepoint.runtime import Runtime, generator, noted_signals
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
 from saddlepoint.training.objectives import Objective
@@ -116,27 +117,34 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
+        self.best_file = b""
 
     def fit(self) -> dict[str, Any]:
-        """Train to the end, from the run directory's state if there is one. Returns the summary it also writes."""
+        """Train to the end, from the run directory's state if there is one. Returns the summary it also writes.
+
+        At SIGINT or SIGTERM it finishes the step, writes the state and raises Stopped.
+        """
         self._restore()
         bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=None, leave=False, smoothing=0.05)
         saved = resumed = time.monotonic()
         earlier, first = self.seconds, self.step
-        with bar:
+        with bar, noted_signals() as signals:
             while self.step < self.steps:
                 self._step()
                 bar.update()
                 now = time.monotonic()
                 self.seconds = earlier + now - resumed
+                stop = self.processes.agree(signals)
                 if self.step % self.interval == 0 or self.step == self.steps:
                     self._record()
                     left = (self.steps - self.step) * (time.monotonic() - resumed) / (self.step - first)
                     log.info("%s  %s left", _in_words(self.rows[-1], self.steps), _duration(left))
-                elif self.processes.count > 1 or now - saved < SECONDS_BETWEEN_STATES:
+                elif not stop and (self.processes.count > 1 or now - saved < SECONDS_BETWEEN_STATES):
                     continue  # several processes save together, and their clocks differ
                 self._save()
                 saved = time.monotonic()
+                if stop:
+                    raise Stopped(stop)
         self.seconds = earlier + time.monotonic() - resumed
         return self._finish()
 
@@ -208,7 +216,7 @@ class Trainer:
         chosen = row[f"held_out_{self.monitor.select}"]
         if chosen > self.best:
             self.best = chosen
-            self._write_weights("best")
+            self.best_file = self._write_weights("best")
         self.tracker.log(self.step, {**row, "images_per_second": self.images_per_second})
 
     @property
@@ -221,11 +229,12 @@ class Trainer:
         """Training images a second, held-out measurements included."""
         return self.step * self.batches.size / max(self.seconds, 1e-9)
 
-    def _write_weights(self, checkpoint: str) -> None:
+    def _write_weights(self, checkpoint: str) -> bytes:
+        """Returns what it wrote, if this process is the one that writes."""
         if not self.processes.first:
-            return
+            return b""
         metadata = {**self.metadata, "checkpoint": checkpoint, "step": str(self.step)}
-        write_weights(self.directory.weights(checkpoint), self.model, metadata)
+        return write_weights(self.directory.weights(checkpoint), self.model, metadata)
 
     def _save(self) -> None:
         """Everything the rest of the run depends on. History first: a state never is ahead of it."""
@@ -249,6 +258,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "rows": self.rows,
                 "best": self.best,
+                "best_file": torch.tensor(np.frombuffer(self.best_file, np.uint8)),
             }
         )
 
@@ -256,23 +266,37 @@ class Trainer:
         state = self.directory.read_state()
         if state is None:
             return
+        try:
+            self._load(state)
+        except InputError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):
+            raise InputError(
+                f"{self.directory.state} is no state of this run; overwrite=true trains from the start"
+            ) from None
+        log.info("going on from step %d of %d", self.step, self.steps)
+
+    def _load(self, state: dict[str, Any]) -> None:
         here = {"device": self.runtime.torch_device.type, "precision": self.precision}
         if state["made"] != here:
             there = ", ".join(f"runtime.{key}={value}" for key, value in state["made"].items())
             raise InputError(f"{self.directory.path} was begun with {there}; go on with the same, or overwrite=true")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         if len(state["generators"]) != self.processes.count:
             count = len(state["generators"])
             raise InputError(
                 f"{self.directory.state} is of {count} processes and goes on with as many, not {self.processes.count}"
             )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
         for name, each in self.generators.items():
             each.set_state(state["generators"][self.processes.rank][name].cpu())
         self.batches.load_state_dict(state["batches"])
         self.window.copy_(state["window"])
         self.step, self.seconds, self.rows, self.best = (state[key] for key in ("step", "seconds", "rows", "best"))
-        log.info("going on from step %d of %d", self.step, self.steps)
+        if "best_file" in state and self.processes.first:  # the one that belongs to this state, whatever became of it
+            self.best_file = state["best_file"].numpy().tobytes()
+            if self.rows:
+                write_atomically(self.directory.weights("best"), self.best_file)
 
     def _finish(self) -> dict[str, Any]:
         self._write_weights("last")
