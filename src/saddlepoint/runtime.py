@@ -74,7 +74,7 @@ class Processes:
         if self.count > 1 and not distributed.is_initialized():
             distributed.init_process_group(backend)
         # What the processes agree on lies in main memory, so that no GPU is waited for.
-        self.on_cpu = distributed.new_group(backend="gloo") if self.count > 1 else None
+        self.on_cpu: Any = distributed.new_group(backend="gloo") if self.count > 1 else None
 
     @property
     def first(self) -> bool:
