@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from dataclasses import replace
 
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import build, claim, definition, run_directory
+from saddlepoint.config import build, claim, definition, load_network, run_directory
 from saddlepoint.runtime import Runtime, generator, provenance
+from saddlepoint.training.static import replaced
 
 log = logging.getLogger("train")
 
@@ -26,6 +28,11 @@ def main(cfg: DictConfig) -> None:
         build(cfg.dataset.data)  # one process downloads what is missing, before the others look
     runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
+    if "source" in cfg.training:  # examples made once, before the training
+        source = run_directory(cfg, cfg.model.name, cfg.training.source, cfg.seed)
+        network = load_network(source, "last", runtime.torch_device)
+        noise = generator(cfg.seed, "static", runtime.torch_device)
+        data = replace(data, train=replaced(data.train, network, build(cfg.attack), noise))
     names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
     trainer = build(cfg.trainer)(
         model,

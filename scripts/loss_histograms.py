@@ -79,8 +79,8 @@ def main(cfg: DictConfig) -> None:
     folder = report_folder(cfg)
     table = geometry_table(geometry, dataset=cfg.dataset.name)
     written = [
-        *figures.write(figures.loss_trajectories(paths, cfg.dataset.name), folder / "figures", "loss_trajectories"),
-        *figures.write(figures.loss_histograms(ends, cfg.dataset.name), folder / "figures", "loss_histograms"),
+        *figures.loss_trajectories(paths, cfg.dataset.name).write(folder / "figures", "loss_trajectories"),
+        *figures.loss_histograms(ends, cfg.dataset.name).write(folder / "figures", "loss_histograms"),
         *table.write(folder / "tables", "maxima"),
     ]
     log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, written)))

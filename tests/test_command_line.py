@@ -236,7 +236,7 @@ def test_loss_histograms(command: Run, trained: Path) -> None:
     assert "Distance between maxima" in outcome.out
     (figures,) = trained.rglob("figures")
     assert {path.name for path in figures.iterdir()} == {
-        f"{name}.{suffix}" for name in ("loss_trajectories", "loss_histograms") for suffix in ("pdf", "png")
+        f"{name}.{suffix}" for name in ("loss_trajectories", "loss_histograms") for suffix in ("pdf", "png", "json")
     }
 
 

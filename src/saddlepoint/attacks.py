@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,15 @@ from torch import Tensor, nn
 from saddlepoint.errors import InputError
 from saddlepoint.losses import CrossEntropy, Loss
 from saddlepoint.threat import Threat, parse_number
+
+
+class Attack(Protocol):
+    """What a measurement needs of an attack: ours, or another library's (evaluation/autoattack.py)."""
+
+    @property
+    def threat(self) -> Threat: ...
+    def describe(self) -> dict[str, object]: ...
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
 @contextmanager
@@ -49,8 +59,8 @@ class PGD:
     Args:
         threat: the set of allowed perturbations.
         steps: at least 1.
-        step_size: in the units of the images, a number or a fraction such as "2/255"; None means
-            2.5 eps / steps, the rule of the paper's Figure 6.
+        step_size: in the units of the images, a number or a fraction such as "2/255"; "1.25 eps" is relative
+            to the threat's; None means 2.5 eps / steps, the rule of the paper's Figure 6.
         loss: per-example loss to maximise.
         random_start: begin at a uniformly random point of the ball instead of the image.
         restarts: independent runs; the worst is kept per example, and an example that is broken gets no more.
@@ -75,7 +85,12 @@ class PGD:
         if self.model_mode not in ("eval", "train"):
             raise InputError(f"attack.model_mode={self.model_mode}; choose eval or train")
         given = self.step_size
-        self.alpha = 2.5 * self.threat.eps / self.steps if given is None else parse_number(given, "attack.step_size")
+        if given is None:
+            self.alpha = 2.5 * self.threat.eps / self.steps
+        elif isinstance(given, str) and given.endswith("eps"):
+            self.alpha = self.threat.eps * parse_number(given.removesuffix("eps").strip(), "attack.step_size")
+        else:
+            self.alpha = parse_number(given, "attack.step_size")
         if self.alpha < 0:
             raise InputError(f"attack.step_size={given} is negative; expected at least 0")
 
@@ -155,3 +170,30 @@ class PGD:
             logits = model(x_adv)
         hit = logits.argmax(1) == y
         return self.objective(logits, y), hit if self.targeted else ~hit
+
+
+@dataclass
+class Targeted:
+    """PGD towards a wrong class: Table 1's Targeted row. The paper does not say which; here the likeliest wrong one.
+
+    Args:
+        attack: with `targeted=True`.
+    """
+
+    attack: PGD
+
+    def __post_init__(self) -> None:
+        if not self.attack.targeted:
+            raise InputError("attack.targeted=false inside a targeted attack; expected true")
+
+    @property
+    def threat(self) -> Threat:
+        return self.attack.threat
+
+    def describe(self) -> dict[str, object]:
+        return {**self.attack.describe(), "target": "likeliest wrong class"}
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        with undisturbed(model), torch.no_grad():
+            target = model(x).scatter(1, y[:, None], -torch.inf).argmax(1)
+        return self.attack(model, x, target, generator)

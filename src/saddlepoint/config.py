@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 # What a stored config may build.
-NETWORKS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet")
+NETWORKS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
 # Where a run lies and how it is watched is not part of what it is.
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime")
 # Settings of the scripts that no training knows.

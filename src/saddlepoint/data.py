@@ -25,7 +25,7 @@ MNIST_MD5 = {
 
 @dataclass(frozen=True)
 class Split:
-    """Images as integers 0..`pixel_max`, (n, c, h, w) uint8, and labels, (n,) int64."""
+    """Images as numbers 0..`pixel_max`, (n, c, h, w), bytes or float32, and labels, (n,) int64."""
 
     pixels: Tensor
     labels: Tensor

@@ -33,3 +33,11 @@ class Margin:
         true = logits.gather(1, y[:, None]).squeeze(1)
         others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
         return -F.relu(true - others + self.kappa)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(p || softmax(z)) from the probabilities p (n, classes), which stand where labels do: what TRADES maximises."""
+
+    def __call__(self, logits: Tensor, p: Tensor) -> Tensor:
+        return F.kl_div(F.log_softmax(logits, 1), p, reduction="none").sum(1)

@@ -169,6 +169,12 @@ class Runtime:
             return torch.bfloat16
         return torch.float32
 
+    def seed_dropout(self, seed: int) -> torch.Generator:
+        """The generator that dropout layers draw from, which is the device's own, freshly seeded."""
+        device = self.torch_device
+        own = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+        return own.manual_seed(generator(seed, f"dropout/{self.processes.rank}").initial_seed())
+
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Forward passes inside run in `dtype`; weights, images and steps stay float32."""
         return torch.autocast(self.torch_device.type, dtype=dtype, enabled=dtype != torch.float32)

@@ -70,7 +70,7 @@ def test_an_accuracy_holds_all_that_a_table_needs(make: Make, data: Data, networ
         "seed": 0,
     }
     path = subject.directory.path / "results" / "last-pgd.json"
-    assert json.loads(path.read_text()) == result
+    assert {**json.loads(path.read_text()), "file": "simple-pgd/seed0/results/last-pgd.json"} == result
     assert subject.label == "simple-pgd seed0"
 
 

@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.container import BarContainer
-from matplotlib.figure import Figure
 
-from saddlepoint.report.figures import COLOURS, loss_histograms, loss_trajectories, write
+from saddlepoint.report.charts import Chart
+from saddlepoint.report.figures import COLOURS, loss_histograms, loss_trajectories
 
 EXAMPLES, STARTS, STEPS = 3, 5, 8
 RANDOM = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def _close() -> Iterator[None]:
 
 
 def test_trajectories_have_a_panel_for_each_network_and_image_and_a_line_for_each_start() -> None:
-    figure = loss_trajectories(PATHS, "mnist")
+    figure = loss_trajectories(PATHS, "mnist").draw()
     assert len(figure.axes) == 2 * EXAMPLES
     for row, (training, paths) in enumerate(PATHS.items()):
         for example in range(EXAMPLES):
@@ -39,7 +39,7 @@ def test_trajectories_have_a_panel_for_each_network_and_image_and_a_line_for_eac
 
 
 def test_histograms_count_every_start_once() -> None:
-    figure = loss_histograms(ENDS, "mnist")
+    figure = loss_histograms(ENDS, "mnist").draw()
     assert len(figure.axes) == EXAMPLES
     for example, axis in enumerate(figure.axes):
         histograms = [each for each in axis.containers if isinstance(each, BarContainer)]
@@ -55,13 +55,14 @@ def test_histograms_count_every_start_once() -> None:
 
 
 def test_one_network_of_no_loss_has_a_histogram_too() -> None:
-    (axis,) = loss_histograms({"pgd": np.zeros((1, 7))}, "mnist").axes
+    (axis,) = loss_histograms({"pgd": np.zeros((1, 7))}, "mnist").draw().axes
     assert sum(bar.get_height() for bar in axis.patches) == 7
 
 
 @pytest.mark.parametrize("kind", ["trajectories", "histograms"])
 def test_legend_and_title_do_not_cover_the_panels(kind: str) -> None:
-    figure = loss_trajectories(PATHS, "mnist") if kind == "trajectories" else loss_histograms(ENDS, "mnist")
+    chart = loss_trajectories(PATHS, "mnist") if kind == "trajectories" else loss_histograms(ENDS, "mnist")
+    figure = chart.draw()
     figure.draw_without_rendering()
     assert figure._suptitle is not None
     around = [figure._suptitle.get_window_extent(), *(legend.get_window_extent() for legend in figure.legends)]
@@ -72,14 +73,14 @@ def test_legend_and_title_do_not_cover_the_panels(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["trajectories", "histograms"])
 def test_the_same_figure_is_the_same_bytes(tmp_path: Path, kind: str) -> None:
-    def figure() -> Figure:
+    def chart() -> Chart:
         return loss_trajectories(PATHS, "mnist") if kind == "trajectories" else loss_histograms(ENDS, "mnist")
 
-    first, again = write(figure(), tmp_path / "1", kind), write(figure(), tmp_path / "2", kind)
-    assert [path.name for path in first] == [f"{kind}.pdf", f"{kind}.png"]
+    first, again = chart().write(tmp_path / "1", kind), chart().write(tmp_path / "2", kind)
+    assert [path.name for path in first] == [f"{kind}.pdf", f"{kind}.png", f"{kind}.json"]
     assert first[0].read_bytes().startswith(b"%PDF") and first[1].read_bytes().startswith(b"\x89PNG")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     assert plt.get_fignums() == []
     other = {name: values[:, ::-1] / 2 for name, values in (PATHS if kind == "trajectories" else ENDS).items()}
     changed = (loss_trajectories if kind == "trajectories" else loss_histograms)(other, "mnist")
-    assert write(changed, tmp_path / "3", kind)[1].read_bytes() != first[1].read_bytes()
+    assert changed.write(tmp_path / "3", kind)[1].read_bytes() != first[1].read_bytes()

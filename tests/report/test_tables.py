@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from saddlepoint.report.tables import Table, accuracy_table, geometry_table, published
-from saddlepoint.results import interval, read_csv
+from saddlepoint.report.tables import NAMES, Table, accuracy_table, geometry_table, published
+from saddlepoint.results import interval, read_csv, read_json
 
 MEASUREMENTS = ("natural", "fgsm", "pgd")
 
@@ -25,6 +25,7 @@ def result(
         "interval": list(interval(round(accuracy * made["examples"]), made["examples"])),
         "train_loss": train_loss,
         "command": f"python scripts/accuracy_table.py seed={seed}",
+        "file": f"{model}-{training}/seed{seed}/results/last-{measurement}.json",
     }
 
 
@@ -177,7 +178,7 @@ def test_the_terminals_columns_are_aligned() -> None:
 def test_records_come_back_from_the_csv(tmp_path: Path, wide_pgd: list[dict[str, Any]]) -> None:
     made = table(wide_pgd)
     paths = made.write(tmp_path / "tables", "accuracy")
-    assert [path.name for path in paths] == ["accuracy.md", "accuracy.tex", "accuracy.csv"]
+    assert [path.name for path in paths] == ["accuracy.md", "accuracy.tex", "accuracy.csv", "accuracy.json"]
     assert paths[0].read_text() == made.markdown()
     assert paths[1].read_text() == made.latex()
     read = read_csv(paths[2])
@@ -190,6 +191,19 @@ def test_records_come_back_from_the_csv(tmp_path: Path, wide_pgd: list[dict[str,
     assert (float(cell["value"]), float(cell["paper"]), float(cell["difference"])) == (86.8, 87.3, -0.5)
     assert cell["source"] == "Figure 4, CIFAR10 panels a-d"
     assert cell["command"] == "python scripts/accuracy_table.py seed=0"
+
+
+def test_each_record_is_behind_its_cell(tmp_path: Path, wide_pgd: list[dict[str, Any]]) -> None:
+    made = table(wide_pgd)
+    stored = read_json(made.write(tmp_path, "accuracy")[3])
+    assert (stored["header"], stored["rows"], stored["notes"]) == (made.header, made.rows, made.notes)
+    behind = {tuple(place): record for place, record in zip(stored["at"], stored["records"], strict=True)}
+    assert len(behind) == 4 * 4
+    for (row, column), record in behind.items():
+        assert made.rows[row][0] == NAMES[record["measurement"]]
+        assert made.header[column] == f"{NAMES[record['training']]} {record['model']}"
+    files = {record["files"] for record in behind.values()} - {""}
+    assert "wide-pgd/seed0/results/last-pgd.json" in files
 
 
 def test_the_same_results_make_the_same_bytes(tmp_path: Path, wide_pgd: list[dict[str, Any]]) -> None:
@@ -211,6 +225,7 @@ def test_the_geometry_table_has_a_row_for_each_image() -> None:
         "loss_median": [0.12345, 2.0],
         "geometry": [geometry, {**geometry, "angle_mean": 45.0}],
         "command": "python scripts/loss_histograms.py",
+        "file": "wide-pgd/seed0/results/last-maxima.json",
     }
     made = geometry_table([measured], dataset="mnist")
     assert made.rows == [

@@ -70,7 +70,7 @@ class Subject:
         return f"{self.directory.path.parent.name} {self.directory.path.name}"
 
     def measure(self, name: str, key: Mapping[str, Any], compute: Callable[[], Result], part: str = "") -> Result:
-        """`compute`'s result with all it depends on, from its file where that is still true.
+        """`compute`'s result with all it depends on, from its file where that is still true, and that file's name.
 
         `part` names the part of the images it is on, which then has a file of its own beside the whole's.
         """
@@ -97,7 +97,8 @@ class Subject:
             "checkpoint_sha256": self.checkpoint_sha256,
             **key,
         }
-        return measured(path, full_key, timed, write=self.runtime.processes.first)
+        result = measured(path, full_key, timed, write=self.runtime.processes.first)
+        return {**result, "file": str(path.relative_to(self.directory.path.parents[1]))}
 
     def measure_arrays(
         self, name: str, key: Mapping[str, Any], compute: Callable[[], tuple[Result, dict[str, np.ndarray]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from saddlepoint.results import Result, write_atomically, write_csv
+from saddlepoint.results import Result, write_atomically, write_csv, write_json
 
 NAMES = {
     "standard": "Standard",
@@ -35,13 +36,17 @@ def published(dataset: str, item: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells under headers, and the same content as plain `records` for the CSV."""
+    """Text cells under headers, and the same content as plain `records` for the CSV.
+
+    `at` says which cell each record is behind, as (row, column), where there is one: the report page shows it there.
+    """
 
     title: str
     header: list[str]
     rows: list[list[str]]
     records: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    at: list[tuple[int, int]] = field(default_factory=list)
 
     def markdown(self) -> str:
         lines = [self.header, ["---"] + ["--:"] * (len(self.header) - 1), *self.rows]
@@ -80,11 +85,12 @@ class Table:
         return "\n".join([self.title, rule, line(self.header), rule, *map(line, self.rows), rule, *self.notes])
 
     def write(self, folder: Path, name: str) -> list[Path]:
-        """<name>.md, .tex and .csv under `folder`."""
-        paths = [folder / f"{name}.{suffix}" for suffix in ("md", "tex", "csv")]
+        """<name>.md, .tex, .csv and .json under `folder`."""
+        paths = [folder / f"{name}.{suffix}" for suffix in ("md", "tex", "csv", "json")]
         write_atomically(paths[0], self.markdown().encode())
         write_atomically(paths[1], self.latex().encode())
         write_csv(paths[2], self.records)
+        write_json(paths[3], dataclasses.asdict(self))
         return paths
 
 
@@ -110,7 +116,8 @@ def accuracy_table(
     """
     paper = published(dataset, "accuracy") if compare else None
     columns = [(training, model) for training in trainings for model in models]
-    rows, records = [], []
+    rows: list[list[str]] = []
+    records, at = [], []
     # The training loss is the last step's: it says nothing of the best checkpoint.
     of_best = any(result["key"]["checkpoint"] == "best" for result in results)
     for measurement in [*measurements, *([] if of_best else ["train_loss"])]:
@@ -133,6 +140,7 @@ def accuracy_table(
             differences.append(
                 "" if difference is None else f"{difference:+.3g}" if is_loss else f"{round(difference, 1) + 0.0:+.1f}"
             )
+            at.append((len(rows), len(ours) - 1))
             records.append(
                 {
                     "dataset": dataset,
@@ -144,6 +152,7 @@ def accuracy_table(
                     "difference": None if difference is None else round(difference, 4),
                     "source": paper["source"] if paper else None,
                     "command": found[0]["command"] if found else None,
+                    "files": "; ".join(result["file"] for result in found),
                 }
             )
         rows += [ours, theirs, differences] if any(theirs[1:]) else [ours]
@@ -159,7 +168,7 @@ def accuracy_table(
         notes.append("Checkpoint: the best on the held-out images, not the last.")
     attack = next((result["key"]["attack"] for result in results if result["key"]["attack"]), None)
     threat = f", {attack['norm']} eps {attack['eps']}" if attack else ""
-    return Table(f"{dataset}{threat}: accuracy by training method and model", header, rows, records, notes)
+    return Table(f"{dataset}{threat}: accuracy by training method and model", header, rows, records, notes, at)
 
 
 def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
@@ -174,6 +183,7 @@ def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
             "loss_median": result["loss_median"][image],
             **geometry,
             "command": result["command"],
+            "files": result["file"],
         }
         for result in results
         for image, geometry in enumerate(result["geometry"])
@@ -193,7 +203,9 @@ def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
         "Euclidean distances on images in [0, 1], mean ± standard deviation over pairs of end points of PGD.",
         'Paper: distances "close to the expected distance between two random points", angles "close to 90°".',
     ]
-    return Table(f"{dataset}: the maxima that PGD finds", header, rows, records, notes)
+    return Table(
+        f"{dataset}: the maxima that PGD finds", header, rows, records, notes, [(row, 0) for row in range(len(rows))]
+    )
 
 
 def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.errors import InputError
-from saddlepoint.losses import CrossEntropy
+from saddlepoint.losses import CrossEntropy, Divergence
 
 
 class Objective(Protocol):
@@ -56,6 +56,29 @@ class Adversarial:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
     ) -> tuple[Tensor, Tensor]:
-        attack = self.attack.scaled(1.0 if progress >= self.warmup else progress / self.warmup)
-        logits = model(attack.craft(model, x, y, generator))
+        logits = model(self._attack(progress).craft(model, x, y, generator))
         return CrossEntropy()(logits.float(), y), logits
+
+    def _attack(self, progress: float) -> PGD:
+        return self.attack.scaled(1.0 if progress >= self.warmup else progress / self.warmup)
+
+
+@dataclass(frozen=True)
+class Trades(Adversarial):
+    """Cross-entropy on natural examples and `beta` times the divergence of the adversarial predictions from them.
+
+    Zhang et al. 2019, Equation 5, the method most people compare with. The attack maximises the divergence
+    (losses.Divergence), from a random point of the ball.
+    """
+
+    beta: float = 6.0
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        with undisturbed(model), torch.no_grad():
+            natural = model(x).float().softmax(1)
+        x_adv = self._attack(progress).craft(model, x, natural, generator)
+        natural_logits, logits = model(x).float(), model(x_adv)
+        divergence = Divergence()(logits.float(), natural_logits.softmax(1))
+        return CrossEntropy()(natural_logits, y) + self.beta * divergence, logits

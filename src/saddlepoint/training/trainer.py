@@ -102,6 +102,8 @@ class Trainer:
         noise = "attack" if self.processes.first else f"attack/{self.processes.rank}"
         purposes = {"order": "order", "augment": "augment", "attack": noise}
         self.generators = {name: generator(seed, purpose, device) for name, purpose in purposes.items()}
+        if any(isinstance(module, nn.Dropout) for module in model.modules()):
+            self.generators["dropout"] = runtime.seed_dropout(seed)
         self.batches = Batches(
             data.train, batch_size, self.generators["order"], augmentation, self.generators["augment"]
         )

@@ -1,0 +1,19 @@
+"""A training set replaced by adversarial examples once: what adversarial training is not."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from saddlepoint.attacks import PGD
+from saddlepoint.data import Split
+
+
+def replaced(split: Split, model: nn.Module, attack: PGD, generator: torch.Generator, batch_size: int = 500) -> Split:
+    """The split with each image replaced by its adversarial example for `model`.
+
+    The paper makes the examples anew for every minibatch, from the weights of the moment (Section 2.2).
+    `training=static` trains on these instead, which shows the difference.
+    """
+    images = [attack.craft(model, x, y, generator) for _, x, y in split.batches(batch_size)]
+    return Split(torch.cat(images), split.labels, 1)
