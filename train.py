@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
 from saddlepoint.config import build, claim, definition, load_network, run_directory
+from saddlepoint.errors import InputError
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training.static import replaced
 
@@ -19,6 +20,8 @@ log = logging.getLogger("train")
 @entry("train")
 def main(cfg: DictConfig) -> None:
     directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
+    if not isinstance(cfg.overwrite, bool):
+        raise InputError(f"overwrite={cfg.overwrite}; choose true or false")
     defined = definition(cfg)
     runtime: Runtime = build(cfg.runtime)
     logging.getLogger().setLevel(cfg.logger.level if runtime.processes.first else logging.WARNING)

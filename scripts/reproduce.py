@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from saddlepoint.cli import entry
 from saddlepoint.config import SCRIPTS_OWN, build, report_folder, run_directory
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, whole
 from saddlepoint.results import read_csv
 from saddlepoint.training.checkpoint import RunDirectory
 
@@ -121,8 +121,10 @@ def main(cfg: DictConfig) -> None:
     cores = os.cpu_count() or 1
     on_gpu = runtime.torch_device.type == "cuda"
     jobs = cfg.jobs if cfg.jobs is not None else 1 if on_gpu else cores
-    if jobs < 1:
-        raise InputError(f"jobs={jobs}; expected at least 1")
+    whole(jobs, "jobs")
+    whole(cfg.seeds, "seeds")
+    if not cfg.models or not cfg.trainings:
+        raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
     build(cfg.dataset.data)  # before anything starts: the data are there, or are downloaded once
     plan = [
         Training(cfg, model, training, seed)

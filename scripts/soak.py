@@ -35,7 +35,7 @@ from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
 from saddlepoint.config import build
 from saddlepoint.data import load
-from saddlepoint.losses import CrossEntropy, Margin
+from saddlepoint.losses import CrossEntropy, Loss, Margin
 from saddlepoint.models import CNN
 from saddlepoint.report.tables import Table
 from saddlepoint.results import write_json
@@ -187,11 +187,12 @@ def examples(count: int, seed: int = 0) -> dict[str, Any]:
             norm = draw.choice(["linf", "l2"])
             eps = draw.choice([0.0, 1.0, draw.uniform(0, 1), draw.uniform(0, 0.1)]) * (3 if norm == "l2" else 1)
             steps = draw.randint(1, 4)
+            losses: list[Loss] = [CrossEntropy(), Margin(50)]
             attack = PGD(
                 Threat(norm, eps),
                 steps,
                 draw.choice([None, draw.uniform(0, 2)]),
-                draw.choice([CrossEntropy(), Margin(50)]),
+                draw.choice(losses),
                 random_start=draw.random() < 0.7,
                 restarts=draw.choice([1, 1, 2]),
                 targeted=draw.random() < 0.3,

@@ -35,10 +35,10 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         def job(cfg: DictConfig) -> None:
             try:
                 function(cfg)
-            except InputError as error:
+            except (InputError, HydraException, OmegaConfBaseException) as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise  # the sweep's other jobs still run
-                _leave(str(error))
+                _leave(str(error) if isinstance(error, InputError) else _explain(error))
 
         main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)
 

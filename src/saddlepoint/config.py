@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from saddlepoint.data import Split, load
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, whole
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.results import write_atomically
 from saddlepoint.runtime import Runtime
@@ -87,7 +87,11 @@ def run_directory(cfg: DictConfig, model: str, training: str, seed: int) -> RunD
     The short recipe adds -fast, and an override of a value (threat.eps=0.2) adds itself, so that a variation
     never meets the run it varies.
     """
+    whole(seed, "seed", least=0)
     name = f"{model}-{training}{cfg.recipe.suffix}{variation()}"
+    for part in (cfg.dataset.name, name):
+        if Path(part).name != part:
+            raise InputError(f"{part} is no name of a directory; a run lies inside output_dir")
     return RunDirectory(Path(cfg.output_dir) / cfg.dataset.name / name / f"seed{seed}")
 
 
@@ -116,7 +120,7 @@ def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> 
     if directory.config.exists():
         try:
             stored = yaml.safe_load(directory.config.read_text())
-        except yaml.YAMLError:
+        except (yaml.YAMLError, UnicodeDecodeError):
             raise InputError(f"{directory.config} is damaged; overwrite=true starts the run again") from None
         if stored != defined:
             raise InputError(
@@ -161,6 +165,12 @@ def subjects(
         key = override.split("=")[0]
         if key in ("model", "training", "seed"):
             raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
+    for name, values in (("models", models), ("trainings", trainings)):
+        if isinstance(values, str):
+            raise InputError(f"{name}={values}; expected a list such as [{values}]")
+    whole(cfg.seeds, "seeds")
+    if cfg.evaluation.checkpoint not in ("last", "best"):
+        raise InputError(f"evaluation.checkpoint={cfg.evaluation.checkpoint}; choose last or best")
     runtime: Runtime = build(cfg.runtime)
     command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task])
     for training in trainings:
@@ -182,7 +192,8 @@ def test_images(cfg: DictConfig) -> tuple[Split, int]:
     runtime: Runtime = build(cfg.runtime)
     test = _load_data(cfg.dataset.data.name, cfg.dataset.data.root, cfg.dataset.data.held_out).test
     examples = cfg.evaluation.examples
-    if examples is not None and not 1 <= examples <= len(test):
+    whole(cfg.evaluation.batch_size, "evaluation.batch_size")
+    if examples is not None and (not isinstance(examples, int) or not 1 <= examples <= len(test)):
         raise InputError(f"evaluation.examples={examples}; expected between 1 and the {len(test)} test images")
     return test.take(examples).to(runtime.torch_device), len(test)
 

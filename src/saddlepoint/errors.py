@@ -8,6 +8,12 @@ class InputError(ValueError):
     """
 
 
+def whole(value: object, name: str, least: int = 1) -> None:
+    """Raises InputError naming `name` unless `value` is a whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name}={value}; expected a whole number of at least {least}")
+
+
 class Stopped(BaseException):
     """SIGINT or SIGTERM asked for an end. Like KeyboardInterrupt, no `except Exception` holds it up."""
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, whole
 
 T = TypeVar("T")
 
@@ -70,9 +70,15 @@ class Processes:
     """
 
     def __init__(self, backend: str) -> None:
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-        if self.count > 1 and not distributed.is_initialized():
-            distributed.init_process_group(backend)
+        try:
+            self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+            if self.count > 1 and not distributed.is_initialized():
+                distributed.init_process_group(backend)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"WORLD_SIZE is set, but not as torchrun does ({reason}); unset it, or use torchrun"
+            ) from None
         # What the processes agree on lies in main memory, so that no GPU is waited for.
         self.on_cpu: Any = distributed.new_group(backend="gloo") if self.count > 1 else None
 
@@ -134,6 +140,8 @@ class Runtime:
             self.device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self.torch_device = torch.device(self.device)
+            if self.torch_device.type not in ("cpu", "cuda"):
+                raise RuntimeError
         except RuntimeError:
             raise InputError(f"runtime.device={self.device} is no device; choose auto, cpu or cuda") from None
         if self.torch_device.type == "cuda" and not torch.cuda.is_available():
@@ -150,8 +158,7 @@ class Runtime:
             # float32 means float32: convolutions would otherwise round to 10 bits of mantissa (TF32).
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         if self.threads is not None:
-            if self.threads < 1:
-                raise InputError(f"runtime.threads={self.threads}; expected at least 1")
+            whole(self.threads, "runtime.threads")
             torch.set_num_threads(self.threads)
         if self.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -164,6 +171,8 @@ class Runtime:
             raise InputError(
                 f"runtime.precision=bfloat16, but this {self.torch_device.type} has no bfloat16 arithmetic"
             )
+        if recipe_precision not in PRECISIONS:
+            raise InputError(f"recipe.precision={recipe_precision}; choose {' or '.join(PRECISIONS)}")
         wanted = recipe_precision if self.precision == "auto" else self.precision
         if wanted == "bfloat16" and has_fast_bfloat16(self.torch_device):
             return torch.bfloat16

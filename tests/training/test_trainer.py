@@ -458,9 +458,9 @@ def test_epochs_are_so_many_batches(make: Make, epochs: float, steps: int) -> No
     [
         ({"epochs": 2}, r"recipe\.steps=20 and recipe\.epochs=2; give one of them"),
         ({"steps": None}, r"recipe\.steps=None and recipe\.epochs=None; give one of them"),
-        ({"steps": 0}, "0 training steps"),
-        ({"steps": None, "epochs": 0.01}, "0 training steps"),
-        ({"evaluations": 0}, "0 evaluations"),
+        ({"steps": 0}, r"recipe\.steps=0; expected a whole number"),
+        ({"steps": None, "epochs": 0.01}, r"recipe\.steps=0; expected a whole number"),
+        ({"evaluations": 0}, r"recipe\.evaluations=0"),
         ({"reduction": "max"}, r"recipe\.reduction=max; choose mean or sum"),
         ({"batch_size": 61}, r"recipe\.batch_size=61"),
     ],

@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Batches, CropFlip, Data
-from saddlepoint.errors import InputError, Stopped
+from saddlepoint.errors import InputError, Stopped, whole
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.results import write_atomically
 from saddlepoint.runtime import Runtime, generator, noted_signals
+from saddlepoint.threat import parse_number
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
 from saddlepoint.training.objectives import Objective
@@ -45,8 +46,7 @@ class Monitor:
     select: str = "robust"
 
     def __post_init__(self) -> None:
-        if self.examples < 1:
-            raise InputError(f"recipe.monitor.examples={self.examples}; expected at least 1")
+        whole(self.examples, "recipe.monitor.examples")
         if self.select not in ("robust", "natural"):
             raise InputError(f"training.select={self.select}; choose robust or natural")
 
@@ -89,6 +89,10 @@ class Trainer:
     ) -> None:
         if reduction not in ("mean", "sum"):
             raise InputError(f"recipe.reduction={reduction}; choose mean or sum")
+        whole(batch_size, "recipe.batch_size")
+        whole(evaluations, "recipe.evaluations")
+        if not isinstance(weight_decay, int | float) or not 0 <= weight_decay < math.inf:
+            raise InputError(f"recipe.weight_decay={weight_decay}; expected a number of at least 0")
         device, self.processes = runtime.torch_device, runtime.processes
         if batch_size % self.processes.count:
             raise InputError(
@@ -110,9 +114,10 @@ class Trainer:
         self.optimizer = optimizer(parameter_groups(model.parameters(), weight_decay))
         if (steps is None) == (epochs is None):
             raise InputError(f"recipe.steps={steps} and recipe.epochs={epochs}; give one of them")
-        self.steps = steps if steps is not None else round(float(epochs or 0) * self.batches.per_epoch)
-        if self.steps < 1 or evaluations < 1:
-            raise InputError(f"{self.steps} training steps and {evaluations} evaluations; expected at least 1 of each")
+        if epochs is not None:
+            steps = round(parse_number(epochs, "recipe.epochs") * self.batches.per_epoch)
+        whole(steps, "recipe.steps")
+        self.steps = int(steps or 0)
         self.interval = math.ceil(self.steps / evaluations)
         # Losses and accuracies of the steps since the last row of history: read then, all at once.
         self.window = torch.zeros(self.interval, 2, device=device)
