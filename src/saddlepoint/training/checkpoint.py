@@ -76,8 +76,7 @@ class RunDirectory:
                 ) from None
             with contextlib.suppress(OSError):  # on a full disk it is held all the same
                 file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
 
     def write_state(self, state: dict[str, Any]) -> None:
