@@ -251,7 +251,7 @@ def main(cfg: DictConfig) -> None:
         path = Path(cfg.folder) / "mutations.json"
         subprocess.run([sys.executable, "scripts/mutation_check.py", f"--write={path}"], check=False)
         found["mutations"] = json.loads(path.read_text())
-    found |= {"seconds": round(time.monotonic() - started), "provenance": provenance(runtime)}
+    found |= {"seed": cfg.seed, "seconds": round(time.monotonic() - started), "provenance": provenance(runtime)}
     write_json(Path(cfg.folder) / "soak.json", found)
     shown = table(found)
     (Path(cfg.folder) / "soak.md").write_text(shown.markdown())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -302,6 +305,54 @@ def test_kill_and_go_on_is_bitwise_the_same(command: Run, tmp_path: Path) -> Non
         assert killed.read_bytes() == whole.read_bytes(), name
 
 
+def start(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, stderr=pipe, stdout=pipe, text=True
+    )
+
+
+@pytest.mark.parametrize("script", ["train.py", "scripts/reproduce.py"])
+def test_a_signal_leaves_a_state_a_status_and_one_line(script: str, tmp_path: Path) -> None:
+    own = ["jobs=1", "models=[simple]", "trainings=[pgd]"] if script == "scripts/reproduce.py" else []
+    process = start(script, *own, "recipe.steps=100000", "recipe.evaluations=10000", f"output_dir={tmp_path}")
+    while process.poll() is None and not list(tmp_path.rglob("previous.pt")):
+        time.sleep(0.1)
+    number = signal.SIGTERM if script == "train.py" else signal.SIGINT
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err == f"error: stopped by {number.name}; the same command goes on from here\n"
+    (directory,) = (path.parent for path in tmp_path.rglob("config.yaml"))
+    with RunDirectory(directory).hold():  # nobody trains there any more
+        state = RunDirectory(directory).read_state()
+    assert state is not None
+    assert state["step"] >= len(state["rows"]) * 10 > 0
+    if script != "train.py":
+        assert (
+            (directory / "train.log").read_text().endswith("stopped by SIGTERM; the same command goes on from here\n")
+        )
+
+
+def test_no_key_is_ever_written(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "0123456789abcdef" * 2 + "planted!"
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, key)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    settings = [setting for setting in TINY if setting != "logger=none"]
+    arguments = ["logger=wandb", f"output_dir={tmp_path}"]
+    outcomes = [
+        command("train.py", *settings, "training=standard", *arguments),
+        command(TABLE, *settings, "models=[simple]", "trainings=[standard]", *arguments),
+    ]
+    assert [outcome.status for outcome in outcomes] == [0, 0]
+    written = files(tmp_path)
+    assert any(name.endswith(".wandb") for name in written)
+    assert not [name for name, content in written.items() if key.encode() in content]
+    assert not [outcome for outcome in outcomes if key in outcome.out + outcome.err]
+
+
 @pytest.fixture
 def trained(command: Run, tmp_path: Path) -> Path:
     assert command("train.py", *TINY, "training=standard", f"output_dir={tmp_path}").status == 0
@@ -355,6 +406,20 @@ def test_a_stored_config_builds_only_our_networks(command: Run, trained: Path) -
     outcome = command("scripts/accuracy_table.py", *SCRIPT, f"output_dir={trained}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "wants to build os.system" in outcome.err
+
+
+def test_names_in_a_strangers_run_do_not_lead_out_of_the_directory(command: Run, trained: Path) -> None:
+    (summary,) = trained.rglob("training.json")
+    told = json.loads(summary.read_text())
+    evil = "../../../../../evil"
+    summary.write_text(json.dumps(told | {"dataset": evil, "model": evil, "training": evil, "recipe": evil}))
+    (config,) = trained.rglob("config.yaml")
+    config.write_text(config.read_text().replace("name: digits", f"name: {evil}"))
+    before = set(trained.parent.rglob("*"))
+    outcome = command(TABLE, *SCRIPT, f"output_dir={trained}")
+    assert "Traceback" not in outcome.err
+    assert all(path.is_relative_to(trained) for path in set(trained.parent.rglob("*")) - before)
+    assert not list(trained.parent.rglob("*evil*"))
 
 
 def test_a_variation_never_replaces_the_default_report(command: Run, trained: Path) -> None:
