@@ -140,7 +140,7 @@ class Kills:
         if moment == "in an evaluation":
             while process.is_alive() and not list(folder.rglob("training.json")):
                 time.sleep(0.005)
-            process.join(self.random.uniform(0, self.seconds / 2))
+            process.join(self.random.uniform(0, self.seconds / 4))
         elif moment == "anywhere":
             process.join(self.random.uniform(0, self.seconds))
         if moment in ("anywhere", "in an evaluation"):
