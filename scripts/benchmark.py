@@ -32,7 +32,7 @@ from saddlepoint.config import build
 from saddlepoint.data import Batches, Data, Split, load
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.models import CNN
-from saddlepoint.report.tables import Table
+from saddlepoint.report.table import Table
 from saddlepoint.results import write_json
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, provenance
 from saddlepoint.threat import Threat

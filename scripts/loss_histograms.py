@@ -1,7 +1,8 @@
 """Figures 1 and 2: python scripts/loss_histograms.py dataset=mnist recipe=fast landscape.histogram_starts=100000
 
 The loss along PGD, and where it ends, from many random starts around a few test images, for the naturally and
-the adversarially trained network; with the distances and angles between the maxima that the text speaks of.
+the adversarially trained network; and what the text says of the maxima: the distances and angles between them, the
+loss on the way from one to another, their perturbations and the gradient.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from saddlepoint.errors import InputError, whole
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report import figures
-from saddlepoint.report.tables import geometry_table
+from saddlepoint.report.tables import geometry_table, segments_table
 from saddlepoint.results import Result
 
 log = logging.getLogger("loss_histograms")
@@ -60,6 +61,26 @@ def measure_maxima(subject: Subject, split: Split, attack: PGD, starts: int, bat
     return subject.measure_arrays("maxima", key, compute)
 
 
+def measure_segments(subject: Subject, split: Split, attack: PGD, starts: int, seed: int) -> Measured:
+    def compute() -> Measured:
+        x = split.images(slice(None))
+        found = landscape.segments(subject.model, x, split.labels, attack, starts, seed=seed)
+        losses, cosines = found["losses"], found["cosines"]
+        ends = np.maximum(losses[..., 0], losses[..., -1])
+        result = {
+            "ends": float(losses[..., [0, -1]].mean()),
+            "middle": float(losses[..., losses.shape[-1] // 2].mean()),
+            "random": float(found["random"].mean()),
+            "highest_at_an_end": float((losses.max(-1) <= ends * (1 + 1e-4)).mean()),
+            "cosine": float(cosines.mean()),
+            "negative_cosines": float((cosines < 0).mean()),
+        }
+        return result, found
+
+    key = {"attack": attack.describe(), "examples": len(split), "starts": starts, "seed": seed}
+    return subject.measure_arrays("segments", key, compute)
+
+
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     if build(cfg.runtime).processes.count > 1:
@@ -69,23 +90,29 @@ def main(cfg: DictConfig) -> None:
         whole(settings[name], f"landscape.{name}")
     attack, batch_size = build(settings.attack), cfg.evaluation.batch_size
     split = test_images(cfg)[0].take(settings.examples)
-    paths, ends, geometry = {}, {}, []
+    paths, ends, lines, geometry, between = {}, {}, {}, [], []
     for subject in subjects(cfg, [settings.model], settings.trainings, seeds=1):
         training = subject.training["training"]
         paths[training] = measure_trajectories(subject, split, attack, settings.starts, seed)[1]["losses"]
         result, arrays = measure_maxima(subject, split, attack, settings.histogram_starts, batch_size, seed)
         ends[training] = arrays["losses"]
         geometry.append(result)
+        result, arrays = measure_segments(subject, split, attack, settings.starts, seed)
+        lines[training] = arrays["losses"]
+        between.append(result)
     if not paths:
         return
     folder = report_folder(cfg)
     table = geometry_table(geometry, dataset=cfg.dataset.name)
+    segments = segments_table(between, dataset=cfg.dataset.name)
     written = [
         *figures.loss_trajectories(paths, cfg.dataset.name).write(folder / "figures", "loss_trajectories"),
         *figures.loss_histograms(ends, cfg.dataset.name).write(folder / "figures", "loss_histograms"),
+        *figures.segments(lines, cfg.dataset.name).write(folder / "figures", "segments"),
         *table.write(folder / "tables", "maxima"),
+        *segments.write(folder / "tables", "segments"),
     ]
-    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, written)))
+    log.info("\n%s\n\n%s\n\nwrote %s", table.text(), segments.text(), ", ".join(map(str, written)))
 
 
 if __name__ == "__main__":

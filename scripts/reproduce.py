@@ -2,7 +2,9 @@
 
 python scripts/reproduce.py dataset=mnist recipe=fast seeds=3
 
-The plan is train.py for each model, training and seed, then each script. What is done is skipped and what is half
+The plan is train.py for each model, training and seed and for the networks that single tables need (independent copies,
+another architecture, other training methods), then each script. extras=false leaves it at the former, and at the
+accuracy table and the loss histograms. What is done is skipped and what is half
 done goes on, so the same command continues after any interruption.
 """
 
@@ -28,7 +30,17 @@ from saddlepoint.training.checkpoint import RunDirectory
 
 log = logging.getLogger("reproduce")
 
+EXTRAS = (
+    "adversaries_table",
+    "transfer_tables",
+    "epsilon_curves",
+    "training_curves",
+    "filters",
+    "diagnostics",
+    "methods_table",
+)
 REPORTS = ("loss_histograms", "accuracy_table")  # the table last, where the eye falls
+Network = tuple[str, str, int]  # model, training, seed
 
 
 class Training:
@@ -39,7 +51,10 @@ class Training:
         settings = [o for o in overrides() if o.split("=")[0].split(".")[0] not in SCRIPTS_OWN]
         self.command = ["train.py", *settings, f"model={model}", f"training={training}", f"seed={seed}"]
         # Forward and backward passes an example, the unit in which the progress bar counts.
-        self.cost = {"standard": 1, "fgsm": 2}.get(training, 1 + cfg.recipe.attack.steps)
+        passes = {"standard": 1, "static": 1, "fgsm": 2, "fgsm_rs": 2, "trades": 3 + cfg.recipe.attack.steps}
+        self.cost = passes.get(training, 1 + cfg.recipe.attack.steps)
+        # Static examples are those of the naturally trained network.
+        self.after = run_directory(cfg, model, "standard", seed) if training == "static" else None
         self.evaluations = cfg.recipe.evaluations
 
     @property
@@ -49,6 +64,11 @@ class Training:
             return 1.0
         rows = read_csv(self.directory.history) if self.directory.history.exists() else []
         return min(1.0, len(rows) / self.evaluations)
+
+    @property
+    def ready(self) -> bool:
+        """Whether what it needs is there."""
+        return self.after is None or self.after.finished
 
     def start(self, threads: int | None) -> None:
         self.directory.path.mkdir(parents=True, exist_ok=True)
@@ -98,9 +118,10 @@ def train(plan: list[Training], jobs: int, threads: int | None) -> None:
             active = list(waiting)
             bar.initial = bar.n = sum(each.cost * each.done for each in active)
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    running.append(waiting.pop(0))
-                    running[-1].start(threads)
+                while len(running) < jobs and (ready := [each for each in waiting if each.ready]):
+                    waiting.remove(ready[0])
+                    running.append(ready[0])
+                    ready[0].start(threads)
                 time.sleep(0.5)
                 for each in [each for each in running if each.ended()]:
                     running.remove(each)
@@ -112,6 +133,19 @@ def train(plan: list[Training], jobs: int, threads: int | None) -> None:
             each.process.terminate()
         for each in running:
             each.process.wait()
+
+
+def networks(cfg: DictConfig) -> list[Network]:
+    """What is to be trained: the grid, and for the extras what their tables are made of."""
+    # Wide networks come first: the longest trainings should not be the last to start.
+    found = [(m, t, seed) for m in reversed(cfg.models) for t in cfg.trainings for seed in range(cfg.seeds)]
+    if cfg.extras:
+        report = cfg.report
+        found += [(m, t, report.copies.seed) for m in report.copies.models for t in cfg.trainings]
+        used = [source for name, source in report.sources.items() if report.adversaries[name]]
+        found += [(each.model, each.training, each.seed) for each in used]
+        found += [(report.methods.model, t, 0) for t in report.methods.trainings]
+    return list(dict.fromkeys(found))
 
 
 @entry("evaluate")
@@ -126,18 +160,12 @@ def main(cfg: DictConfig) -> None:
     if not cfg.models or not cfg.trainings:
         raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
     build(cfg.dataset.data)  # before anything starts: the data are there, or are downloaded once
-    plan = [
-        Training(cfg, model, training, seed)
-        # Wide networks come first: the longest trainings should not be the last to start.
-        for model in reversed(cfg.models)
-        for training in cfg.trainings
-        for seed in range(cfg.seeds)
-    ]
+    plan = [Training(cfg, *network) for network in networks(cfg)]
     jobs = min(jobs, len(plan))
     own_threads = on_gpu or cfg.runtime.threads is not None
     train(plan, jobs, None if own_threads else max(1, cores // jobs))
-    for script in REPORTS:
-        passed_on = [o for o in overrides() if o.split("=")[0] != "jobs"]
+    for script in (*(EXTRAS if cfg.extras else ()), *REPORTS):
+        passed_on = [o for o in overrides() if o.split("=")[0] not in ("jobs", "extras")]
         command = [sys.executable, f"scripts/{script}.py", *passed_on]
         if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode:
             raise InputError(f"scripts/{script}.py failed; its message is above")

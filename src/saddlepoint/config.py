@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from saddlepoint.attacks import Attack
 from saddlepoint.data import Split, load
 from saddlepoint.errors import InputError, whole
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.results import write_atomically
+from saddlepoint.results import Result, write_atomically
 from saddlepoint.runtime import Runtime
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
 
@@ -34,7 +35,7 @@ NETWORKS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.
 # Where a run lies and how it is watched is not part of what it is.
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime")
 # Settings of the scripts that no training knows.
-SCRIPTS_OWN = ("models", "trainings", "seeds", "jobs", "evaluation", "landscape")
+SCRIPTS_OWN = ("models", "trainings", "seeds", "jobs", "extras", "evaluation", "landscape", "report")
 # Choices that a run directory's name shows already.
 NAMED = ("dataset", "model", "training", "recipe", "seed")
 
@@ -157,34 +158,67 @@ def load_network(directory: RunDirectory, checkpoint: str, device: torch.device)
     return model
 
 
+def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: str | None = None) -> Subject | None:
+    """A finished run under measurement; None, said so, where there is none. The checkpoint is as configured."""
+    _refuse_choices()
+    runtime: Runtime = build(cfg.runtime)
+    checkpoint = checkpoint or cfg.evaluation.checkpoint
+    if checkpoint not in ("last", "best"):
+        raise InputError(f"evaluation.checkpoint={checkpoint}; choose last or best")
+    directory = run_directory(cfg, model, training, seed)
+    if not directory.finished:
+        log.warning("not trained yet: %s", directory.path)
+        return None
+    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task])
+
+    def load() -> nn.Module:
+        return load_network(directory, checkpoint, runtime.torch_device)
+
+    return Subject(directory, checkpoint, load, runtime, command)
+
+
+def _refuse_choices() -> None:
+    for override in HydraConfig.get().overrides.task:
+        if override.split("=")[0] in ("model", "training", "seed"):
+            raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
+
+
 def subjects(
     cfg: DictConfig, models: Sequence[str], trainings: Sequence[str], seeds: int | None = None
 ) -> Iterator[Subject]:
     """Every finished run of these models and trainings in the first `seeds` (as configured); says which are missing."""
-    for override in HydraConfig.get().overrides.task:
-        key = override.split("=")[0]
-        if key in ("model", "training", "seed"):
-            raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
     for name, values in (("models", models), ("trainings", trainings)):
         if isinstance(values, str):
             raise InputError(f"{name}={values}; expected a list such as [{values}]")
     whole(cfg.seeds, "seeds")
-    if cfg.evaluation.checkpoint not in ("last", "best"):
-        raise InputError(f"evaluation.checkpoint={cfg.evaluation.checkpoint}; choose last or best")
-    runtime: Runtime = build(cfg.runtime)
-    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task])
     for training in trainings:
         for model in models:
             for seed in range(cfg.seeds if seeds is None else seeds):
-                directory = run_directory(cfg, model, training, seed)
-                if not directory.finished:
-                    log.warning("not trained yet: %s", directory.path)
-                    continue
+                found = subject(cfg, model, training, seed)
+                if found:
+                    yield found
 
-                def load(directory: RunDirectory = directory) -> nn.Module:
-                    return load_network(directory, cfg.evaluation.checkpoint, runtime.torch_device)
 
-                yield Subject(directory, cfg.evaluation.checkpoint, load, runtime, command)
+def measurer(cfg: DictConfig) -> Callable[..., Result | None]:
+    """(subject, attack, source=None) -> the accuracy under one of `report.attacks`; None where a network is missing.
+
+    The slowest attacks see only the first `report.at_most` test images.
+    """
+    split, total = test_images(cfg)
+    attacks: dict[str, Attack | None] = {}
+
+    def measure(
+        of: Subject | None, name: str, source: Subject | None = None, examples: int | None = None
+    ) -> Result | None:
+        if of is None:
+            return None
+        if name not in attacks:
+            attacks[name] = build(cfg.report.attacks[name])
+        part = split.take(min(examples or total, cfg.report.at_most.get(name, total)))
+        batch_size, seed = cfg.evaluation.batch_size, cfg.evaluation.seed
+        return of.accuracy(name, attacks[name], part, total, batch_size=batch_size, seed=seed, source=source)
+
+    return measure
 
 
 def test_images(cfg: DictConfig) -> tuple[Split, int]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from saddlepoint.report.tables import NAMES, Table, accuracy_table, geometry_table, published
+from saddlepoint.report.table import NAMES, Table, published
+from saddlepoint.report.tables import accuracy_table, geometry_table
 from saddlepoint.results import interval, read_csv, read_json
 
 MEASUREMENTS = ("natural", "fgsm", "pgd")

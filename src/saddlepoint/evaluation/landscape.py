@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from saddlepoint.attacks import PGD, undisturbed
+from saddlepoint.data import Split
 from saddlepoint.runtime import generator
 
 
@@ -93,6 +95,93 @@ def maxima(
                 geometry.append(_geometry(points, uniform, x[example]))
                 ends = []
     return Maxima(losses, geometry)
+
+
+def along(
+    model: nn.Module, attack: PGD, start: Tensor, end: Tensor, y: Tensor, points: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loss at `points` evenly spaced places from start to end, (n, points), and their shares of the way, 0 to 1."""
+    shares = np.linspace(0, 1, points)
+    with undisturbed(model):
+        losses = [loss_at(model, attack, torch.lerp(start, end, share), y) for share in shares]
+    return torch.stack(losses, 1).cpu().numpy(), shares
+
+
+def input_gradient(model: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
+    """Of the attack's objective, per example, as flat vectors (n, pixels)."""
+    with undisturbed(model), torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(attack.objective(model(x), y).sum(), x)
+    return grad.flatten(1)
+
+
+def segments(
+    model: nn.Module, x: Tensor, y: Tensor, attack: PGD, starts: int, points: int = 21, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """What the text after Figure 2 says of two maxima and what lies between them, around each example.
+
+    Returns:
+        losses: (examples, starts // 2, points), along the straight line between two maxima, in pairs.
+        random: (examples, starts), the loss at random points of the threat.
+        cosines: (examples, starts), between the perturbation that reaches a maximum and the gradient at the image.
+    """
+    found: dict[str, list[np.ndarray]] = {"losses": [], "random": [], "cosines": []}
+    for example in range(len(x)):
+        repeated, label = _repeat(x, example, starts), _repeat(y, example, starts)
+        noise = generator(seed, f"segments/{example}", x.device)
+        with undisturbed(model):
+            found["random"].append(
+                loss_at(model, attack, attack.threat.random_point(repeated, noise), label).numpy(force=True)
+            )
+        ends = attack.craft(model, repeated, label, noise)
+        half = starts // 2
+        found["losses"].append(along(model, attack, ends[:half], ends[half : 2 * half], label[:half], points)[0])
+        gradient = input_gradient(model, attack, x[example : example + 1], y[example : example + 1])
+        cosines = torch.cosine_similarity((ends - repeated).flatten(1), gradient, dim=1)
+        found["cosines"].append(cosines.numpy(force=True))
+    return {name: np.stack(arrays) for name, arrays in found.items()}
+
+
+def directions(
+    model: nn.Module,
+    copy: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Mapping[str, PGD],
+    starts: int,
+    points: int = 41,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """The loss from the image to its adversarial examples and those of an independent copy (ICLR Figure 7).
+
+    Returns one array (examples, starts, points) for each "own <attack>" and "copy's <attack>".
+    """
+    found = {}
+    for owner, source in {"own": model, "copy's": copy}.items():
+        for name, attack in attacks.items():
+            paths = []
+            for example in range(len(x)):
+                repeated, label = _repeat(x, example, starts), _repeat(y, example, starts)
+                noise = generator(seed, f"directions/{name}/{example}", x.device)
+                ends = attack.craft(source, repeated, label, noise)
+                paths.append(along(model, attack, repeated, ends, label, points)[0])
+            found[f"{owner} {name}"] = np.stack(paths)
+    return found
+
+
+def gradient_angles(model: nn.Module, copy: nn.Module, split: Split, attack: PGD) -> dict[str, np.ndarray]:
+    """Degrees between two networks' input gradients (ICLR Figure 8), (n,) each.
+
+    `same`: on the same image; `other`: the copy's on the next image instead. NaN where a gradient is zero.
+    """
+    angles: dict[str, list[np.ndarray]] = {"same": [], "other": []}
+    for _, x, y in split.batches(500):
+        own, theirs = (input_gradient(each, attack, x, y).double() for each in (model, copy))
+        for name, others in (("same", theirs), ("other", theirs.roll(-1, 0))):
+            lengths = own.norm(dim=1) * others.norm(dim=1)
+            cosines = (own * others).sum(1) / lengths  # 0 / 0 is NaN
+            angles[name].append(torch.rad2deg(torch.arccos(cosines.clamp(-1, 1))).numpy(force=True))
+    return {name: np.concatenate(arrays) for name, arrays in angles.items()}
 
 
 def _repeat(values: Tensor, example: int, count: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from saddlepoint.attacks import PGD, undisturbed
+from saddlepoint.attacks import Attack, undisturbed
 from saddlepoint.data import Split
 from saddlepoint.losses import CrossEntropy
 from saddlepoint.runtime import Processes, generator
@@ -30,8 +30,9 @@ class Outcome:
 def evaluate(
     model: nn.Module,
     split: Split,
-    attack: PGD | None,
+    attack: Attack | None,
     *,
+    source: nn.Module | None = None,
     batch_size: int = 500,
     seed: int = 0,
     processes: Processes | None = None,
@@ -39,6 +40,8 @@ def evaluate(
 ) -> Outcome:
     """Classify every example of `split` after `attack` (as they are, for None).
 
+    The attack sees `source`, which is the model itself in a white-box attack (None) and another network in a
+    black-box one: the examples are made there, restarts are judged there, and all of it is then shown to the model.
     Every adversarial batch is verified to be finite, in the ball and in the pixel range before it counts.
     Each batch has its own noise, from the seed and its position, so that several `processes`, which take turns
     with the batches and all return the whole outcome, find what one would. `progress` labels a progress bar.
@@ -53,7 +56,7 @@ def evaluate(
             continue
         x_adv = x
         if attack is not None:
-            x_adv = attack(model, x, y, generator(seed, f"evaluation/{start}", x.device))
+            x_adv = attack(source or model, x, y, generator(seed, f"evaluation/{start}", x.device))
             if not attack.threat.contains(x_adv, x).all():
                 raise RuntimeError(f"{attack} made examples outside its threat model; nothing was counted")
         with undisturbed(model), torch.no_grad():

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from torch import nn
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import Attack
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.robustness import evaluate
@@ -123,9 +123,20 @@ class Subject:
         return self.measure(name, key, both), read_arrays(path)
 
     def accuracy(
-        self, name: str, attack: PGD | None, split: Split, total: int, *, batch_size: int, seed: int
+        self,
+        name: str,
+        attack: Attack | None,
+        split: Split,
+        total: int,
+        *,
+        batch_size: int,
+        seed: int,
+        source: Subject | None = None,
     ) -> Result:
-        """Accuracy on a test split of `total` images, or the part of it given, under one attack."""
+        """Accuracy on a test split of `total` images, or the part of it given, under one attack.
+
+        With `source` the examples are made on that network instead (black box).
+        """
 
         def compute() -> Result:
             bar = f"{name}, {self.label}"
@@ -133,6 +144,7 @@ class Subject:
                 self.model,
                 split,
                 attack,
+                source=source.model if source else None,
                 batch_size=batch_size,
                 seed=seed,
                 processes=self.runtime.processes,
@@ -146,11 +158,14 @@ class Subject:
                 "loss": outcome.loss,
             }
 
-        key = {
+        key: dict[str, Any] = {
             "attack": attack.describe() if attack else None,
             "examples": len(split),
             "of": total,
             "batch_size": batch_size,
             "seed": seed,
         }
+        if source:
+            name = f"{name}-from-{source.directory.path.parent.name}-{source.directory.path.name}"
+            key["source"] = {"checkpoint": source.checkpoint, "checkpoint_sha256": source.checkpoint_sha256}
         return self.measure(name, key, compute, part="" if len(split) == total else f"-first{len(split)}")

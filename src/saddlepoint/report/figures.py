@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from saddlepoint.report.charts import Chart, Panel, Series
+from saddlepoint.report.charts import Chart, Image, Panel, Series
+from saddlepoint.report.table import NAMES, published
+
+History = Sequence[Mapping[str, str]]  # rows of history.csv
 
 # The paper's colours, by training method: blue for natural, red for adversarial.
 COLOURS = {
@@ -25,6 +29,7 @@ TITLES = {
     "fgsm_rs": "FGSM with random start",
     "trades": "TRADES",
 }
+ATTACK_COLOURS = {"natural": "#3c3c3c", "fgsm": "#8a8a8a", "pgd": "#c8352c", "square": "#2a6fbb"}
 
 
 def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
@@ -82,4 +87,275 @@ def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
         caption=f"Figure 2. The losses of the local maxima that PGD finds from {starts:,} random starts around one "
         "test image each (the paper: 100,000). The paper: concentrated, without outliers, and far lower on the "
         "adversarially trained network.",
+    )
+
+
+def capacity(records: Sequence[Mapping[str, Any]], capacities: Mapping[str, int], dataset: str) -> Chart:
+    """Figure 4: accuracy and training loss against capacity, a panel for each training method.
+
+    Args:
+        records: the accuracy table's, one for each (training, model, measurement).
+        capacities: model -> capacity, in order.
+    """
+    by_cell = {(record["training"], record["model"], record["measurement"]): record for record in records}
+    trainings = list(dict.fromkeys(record["training"] for record in records))
+
+    def series(training: str, measurement: str, name: str, colour: str, kind: Any = "line") -> list[Series]:
+        """Ours, and the paper's dashed."""
+        cells = {capacity: by_cell.get((training, model, measurement)) for model, capacity in capacities.items()}
+        drawn = []
+        ours = {capacity: cell for capacity, cell in cells.items() if cell and cell["value"] is not None}
+        if ours:
+            # One seed's interval, or the spread over seeds.
+            spread = [cell["sd"] or 0 for cell in ours.values()]
+            low = [
+                c["low"] if c["low"] is not None else c["value"] - sd
+                for c, sd in zip(ours.values(), spread, strict=True)
+            ]
+            high = [
+                c["high"] if c["high"] is not None else c["value"] + sd
+                for c, sd in zip(ours.values(), spread, strict=True)
+            ]
+            drawn.append(Series(name, list(ours), [c["value"] for c in ours.values()], colour, kind, low, high))
+        theirs = {capacity: cell["paper"] for capacity, cell in cells.items() if cell and cell["paper"] is not None}
+        if theirs:
+            drawn.append(Series(f"{name}, paper", list(theirs), list(theirs.values()), colour, "dashed"))
+        return drawn
+
+    panels = [
+        Panel(
+            [
+                each
+                for name in ATTACK_COLOURS
+                for each in series(training, name, NAMES.get(name, name), ATTACK_COLOURS[name])
+            ],
+            title=TITLES[training],
+            x="capacity",
+            y="accuracy in %" if training == trainings[0] else "",
+            log_x=True,
+            from_zero=True,
+        )
+        for training in trainings
+    ]
+    losses = [
+        each for training in trainings for each in series(training, "train_loss", TITLES[training], COLOURS[training])
+    ]
+    panels.append(
+        Panel(losses, title="training loss", x="capacity", y="loss on what is trained on", log_x=True, log_y=True)
+    )
+    return Chart(
+        f"{dataset}: capacity",
+        [panels],
+        size=(2.7, 3.0),
+        caption="Figure 4. Accuracy by capacity and training method, and the training loss. The paper: capacity alone "
+        "helps; FGSM training does not withstand PGD; small networks may learn nothing under PGD training; the value "
+        "of the saddle point problem falls with capacity. Bars: 95% interval, or deviation over seeds.",
+    )
+
+
+def segments(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
+    """Loss along the line between two maxima. `losses`: training -> (examples, pairs, points)."""
+    rows = [
+        [
+            Panel(
+                [
+                    Series(TITLES[training], np.linspace(0, 1, pair.shape[0]), pair, COLOURS[training])
+                    for pair in values[example]
+                ],
+                title=f"test image {example}" if row == 0 else "",
+                x="from one maximum to another" if row == len(losses) - 1 else "",
+                y=f"{TITLES[training]}\nloss" if example == 0 else "",
+                from_zero=True,
+            )
+            for example in range(len(values))
+        ]
+        for row, (training, values) in enumerate(losses.items())
+    ]
+    return Chart(
+        f"{dataset}: loss along the line between two maxima",
+        rows,
+        caption="The text after Figure 2: along the segment between two maxima the loss is highest at the ends and "
+        "lower by a constant factor in the middle. One line for each pair of maxima around a test image.",
+    )
+
+
+def training_loss(histories: Mapping[str, History], dataset: str) -> Chart:
+    """Figure 5: the loss on the examples trained on, against the step. `histories`: network in words -> history."""
+    shades = ["#c8352c", "#2a6fbb", "#5b8c5a", "#b8860b", "#7d4f9e", "#8a8a8a"]
+    drawn = [
+        Series(name, _column(history, "step"), _column(history, "train_loss"), shades[number % len(shades)])
+        for number, (name, history) in enumerate(histories.items())
+    ]
+    paper = published(dataset, "training_loss")
+    if paper:
+        drawn.append(Series("paper", paper["steps"], paper["losses"], "#3c3c3c", "dashed"))
+    return Chart(
+        f"{dataset}: adversarial training loss",
+        [[Panel(drawn, x="step", y="loss on the adversarial examples", log_y=True)]],
+        size=(4.5, 3.2),
+        caption="Figure 5. The loss on the adversarial examples trained on falls steadily: the saddle point problem "
+        "is being solved." + (f" Paper: {paper['source']}; its steps are of its own schedule." if paper else ""),
+    )
+
+
+def robust_overfitting(histories: Mapping[str, History], dataset: str) -> Chart:
+    """Robust accuracy on held-out images as training goes. `histories`: training -> history."""
+    panels = [
+        Panel(
+            [
+                Series(TITLES[training], _column(history, "step"), 100 * _column(history, column), COLOURS[training])
+                for training, history in histories.items()
+            ],
+            title=title,
+            x="step",
+            y="accuracy in %" if column == "held_out_natural" else "",
+            from_zero=True,
+        )
+        for column, title in (("held_out_natural", "held-out images"), ("held_out_robust", "held-out images under PGD"))
+    ]
+    return Chart(
+        f"{dataset}: held-out accuracy as training goes",
+        [panels],
+        size=(3.4, 3.0),
+        caption="Beyond the paper: where the robust accuracy falls again while training goes on, the network overfits "
+        "robustly (Rice et al. 2020); where it collapses to 0, catastrophically (Wong et al. 2020).",
+    )
+
+
+def _column(history: History, name: str) -> np.ndarray:
+    return np.array([float(row[name]) for row in history])
+
+
+def epsilon(results: Sequence[Mapping[str, Any]], dataset: str) -> Chart:
+    """Figure 6: accuracy against eps, a panel for each (norm, training); a result is of one network and attack."""
+    paper = published(dataset, "epsilon")
+    columns: dict[tuple[str, str], list[Series]] = {}
+    for result in results:
+        key, training = result["key"], result["run"]["training"]
+        eps = [_fraction(each) for each in key["eps"]]
+        low, high = (100 * np.array(ends) for ends in zip(*result["intervals"], strict=True))
+        drawn = columns.setdefault((key["norm"], training), [])
+        name, colour = NAMES.get(key["attack"], key["attack"]), ATTACK_COLOURS[key["attack"]]
+        drawn.append(Series(name, eps, 100 * np.array(result["accuracies"]), colour, "line", low, high))
+        theirs = paper["cells"].get(key["norm"], {}).get(training, {}).get(key["attack"]) if paper else None
+        if theirs:
+            drawn.append(Series(f"{name}, paper", [float(e) for e in theirs], list(theirs.values()), colour, "dashed"))
+    panels = [
+        Panel(drawn, title=f"{norm}, {TITLES[training]}", x=f"eps ({norm})", y="accuracy in %", from_zero=True)
+        for (norm, training), drawn in columns.items()
+    ]
+    return Chart(
+        f"{dataset}: accuracy against eps",
+        [panels[start : start + 2] for start in range(0, len(panels), 2)],
+        size=(3.6, 2.8),
+        caption="Figure 6. Accuracy under PGD (100 steps of 2.5 eps / 100) and under an attack that sees no gradient "
+        "(here Square, in the paper the decision-boundary attack). Where the latter is lower, PGD is being hidden "
+        "from: in l2 on MNIST. Bars: 95% interval." + (f" Paper: {paper['source']}." if paper else ""),
+    )
+
+
+def _fraction(text: str) -> float:
+    over, _, under = str(text).partition("/")
+    return float(over) / float(under or 1)
+
+
+def directions(paths: Mapping[str, Mapping[str, np.ndarray]], dataset: str) -> Chart:
+    """ICLR Figure 7: loss towards adversarial examples. `paths`: training -> kind -> (examples, starts, points)."""
+    colours = {"own FGSM": "#c8352c", "own PGD": "#2a6fbb", "copy's FGSM": "#5b8c5a", "copy's PGD": "#3c3c3c"}
+    rows = [
+        [
+            Panel(
+                [
+                    Series(kind, np.linspace(0, 1, path.shape[0]), path, colours[kind])
+                    for kind, values in kinds.items()
+                    for path in values[example]
+                ],
+                title=f"test image {example}" if row == 0 else "",
+                x="from the image to the example" if row == len(paths) - 1 else "",
+                y=f"{TITLES[training]}\nloss" if example == 0 else "",
+                from_zero=True,
+            )
+            for example in range(len(next(iter(kinds.values()))))
+        ]
+        for row, (training, kinds) in enumerate(paths.items())
+    ]
+    return Chart(
+        f"{dataset}: loss towards adversarial examples, own and transferred",
+        rows,
+        caption="Figure 7 (ICLR). The loss along the straight line from an image to its adversarial examples and to "
+        "those of an independently trained copy.",
+    )
+
+
+def gradient_angles(angles: Mapping[str, Mapping[str, np.ndarray]], dataset: str) -> Chart:
+    """ICLR Figure 8: angles between input gradients of a network and its copy. `angles`: training -> same, other."""
+    edges = np.linspace(0, 180, 91)
+    names = {"same": ("same image", "#c8352c"), "other": ("another image", "#8a8a8a")}
+    panels = [
+        Panel(
+            [
+                Series(name, edges, np.histogram(pair[kind][np.isfinite(pair[kind])], edges)[0], colour, "bars")
+                for kind, (name, colour) in names.items()
+            ],
+            title=TITLES[training],
+            x="angle in degrees",
+            y="images" if number == 0 else "",
+        )
+        for number, (training, pair) in enumerate(angles.items())
+    ]
+    return Chart(
+        f"{dataset}: angle between the gradients of a network and its copy",
+        [panels],
+        size=(2.7, 2.6),
+        caption="Figure 8 (ICLR). Angles between the loss's input gradients of two independently trained networks, on "
+        "the same image and on two different ones. The paper: correlated after natural training, less after FGSM's.",
+    )
+
+
+def filters(weights: Mapping[str, np.ndarray], dataset: str, most: int = 32) -> Chart:
+    """ICLR Figure 9: the first convolution's kernels side by side. `weights`: training -> (n, c, k, k)."""
+    rows = []
+    for training, kernels in weights.items():
+        count, channels, height, width = kernels[:most].shape
+        columns = 16
+        top = max(float(np.abs(kernels).max()), 1e-12)
+        canvas = np.full(
+            ((height + 1) * -(-count // columns) - 1, (width + 1) * min(columns, count) - 1, channels), np.nan
+        )
+        for number, kernel in enumerate(kernels[:most]):
+            row, column = divmod(number, columns)
+            place = np.s_[
+                row * (height + 1) : (row + 1) * (height + 1) - 1, column * (width + 1) : (column + 1) * (width + 1) - 1
+            ]
+            canvas[place] = kernel.transpose(1, 2, 0)
+        # Colour images have colour kernels: their mean over colours is shown.
+        rows.append([Panel(title=TITLES[training], image=Image(canvas.mean(2), -top, top, signed=True))])
+    return Chart(
+        f"{dataset}: first convolution",
+        rows,
+        size=(7.0, 1.6),
+        caption="Figure 9 (ICLR). The kernels of the first convolution. The paper, on MNIST: three of the robust "
+        "networks' 32 filters are used, each with a single weight: with the ReLU they are thresholds.",
+    )
+
+
+def output_layer(weights: Mapping[str, tuple[np.ndarray, np.ndarray]], dataset: str) -> Chart:
+    """ICLR Figure 10: the last layer. `weights`: training -> (weights, biases)."""
+    edges = np.linspace(
+        min(float(w.min()) for w, _ in weights.values()), max(float(w.max()) for w, _ in weights.values()), 61
+    )
+    histogram = [
+        Series(TITLES[training], edges, np.histogram(values, edges)[0], COLOURS[training], "bars")
+        for training, (values, _) in weights.items()
+    ]
+    biases = [
+        Series(TITLES[training], np.arange(len(values)), values, COLOURS[training], "points")
+        for training, (_, values) in weights.items()
+    ]
+    return Chart(
+        f"{dataset}: output layer",
+        [[Panel(histogram, x="weight", y="count"), Panel(biases, x="class", y="bias")]],
+        size=(3.4, 2.8),
+        caption="Figure 10 (ICLR). Weights and biases of the output layer. The paper, on MNIST: similar weights, "
+        "biases far from uniform and alike in two robust networks.",
     )

@@ -1,103 +1,13 @@
-"""The accuracy table: training method by width, each number beside the paper's where the paper has one."""
+"""The tables, from results: each number beside the paper's where the paper has one."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saddlepoint.results import Result, write_atomically, write_csv, write_json
-
-NAMES = {
-    "standard": "Standard",
-    "fgsm": "FGSM",
-    "pgd": "PGD",
-    "pgd_100": "PGD, 100 steps",
-    "pgd_x20": "PGD, 20 restarts",
-    "pgd_100_x20": "PGD, 100 steps, 20 restarts",
-    "cw": "CW",
-    "cw_plus": "CW+",
-    "natural": "Natural",
-    "train_loss": "Training loss",
-}
-
-
-def published(dataset: str, item: str) -> dict[str, Any] | None:
-    """The paper's numbers for one table, or None where it has none."""
-    paper = json.loads(files("saddlepoint.report").joinpath("paper.json").read_text())
-    entry: dict[str, Any] | None = paper.get(dataset, {}).get(item)
-    return entry
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text cells under headers, and the same content as plain `records` for the CSV.
-
-    `at` says which cell each record is behind, as (row, column), where there is one: the report page shows it there.
-    """
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    records: list[dict[str, Any]]
-    notes: list[str] = field(default_factory=list)
-    at: list[tuple[int, int]] = field(default_factory=list)
-
-    def markdown(self) -> str:
-        lines = [self.header, ["---"] + ["--:"] * (len(self.header) - 1), *self.rows]
-        body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-        return f"**{self.title}**\n\n{body}\n" + "".join(f"\n{note}\n" for note in self.notes)
-
-    def latex(self) -> str:
-        def line(cells: Sequence[str]) -> str:
-            return " & ".join(_escape(cell) for cell in cells) + r" \\"
-
-        return "\n".join(
-            [
-                "% " + self.title,
-                *("% " + note for note in self.notes),
-                rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
-                r"\hline",
-                line(self.header),
-                r"\hline",
-                *(line(row) for row in self.rows),
-                r"\hline",
-                r"\end{tabular}",
-                "",
-            ]
-        )
-
-    def text(self) -> str:
-        """For a terminal."""
-        lines = [self.header, *self.rows]
-        widths = [max(len(row[column]) for row in lines) for column in range(len(self.header))]
-
-        def line(cells: Sequence[str]) -> str:
-            first, *others = zip(cells, widths, strict=True)
-            return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
-
-        rule = "-" * len(line(self.header))
-        return "\n".join([self.title, rule, line(self.header), rule, *map(line, self.rows), rule, *self.notes])
-
-    def write(self, folder: Path, name: str) -> list[Path]:
-        """<name>.md, .tex, .csv and .json under `folder`."""
-        paths = [folder / f"{name}.{suffix}" for suffix in ("md", "tex", "csv", "json")]
-        write_atomically(paths[0], self.markdown().encode())
-        write_atomically(paths[1], self.latex().encode())
-        write_csv(paths[2], self.records)
-        write_json(paths[3], dataclasses.asdict(self))
-        return paths
-
-
-def _escape(text: str) -> str:
-    for character in "&%_#":
-        text = text.replace(character, "\\" + character)
-    return text.replace("±", r"$\pm$").replace("–", "--").replace("−", "$-$")
+from saddlepoint.report.table import NAMES, Table, published
+from saddlepoint.results import Result
 
 
 def accuracy_table(
@@ -137,9 +47,7 @@ def accuracy_table(
             difference = None if value is None or reference is None else value - reference
             ours.append(_in_words(record, is_loss))
             theirs.append("" if reference is None else f"{reference:g}")
-            differences.append(
-                "" if difference is None else f"{difference:+.3g}" if is_loss else f"{round(difference, 1) + 0.0:+.1f}"
-            )
+            differences.append("" if difference is None else f"{difference:+.3g}" if is_loss else _signed(difference))
             at.append((len(rows), len(ours) - 1))
             records.append(
                 {
@@ -151,8 +59,7 @@ def accuracy_table(
                     "paper": reference,
                     "difference": None if difference is None else round(difference, 4),
                     "source": paper["source"] if paper else None,
-                    "command": found[0]["command"] if found else None,
-                    "files": "; ".join(result["file"] for result in found),
+                    **_origin(found),
                 }
             )
         rows += [ours, theirs, differences] if any(theirs[1:]) else [ours]
@@ -160,8 +67,7 @@ def accuracy_table(
     seeds = {record["seeds"] for record in records if record["seeds"]}
     spread = "In brackets: 95% interval." if seeds <= {1} else f"Mean ± standard deviation over {max(seeds)} seeds."
     notes = [f"Columns: training method and model. Rows: what it is tested on. {spread}"]
-    examples = {(result["key"]["examples"], result["key"]["of"]) for result in results}
-    notes += [f"Measured on the first {n} of {total} test images only." for n, total in sorted(examples) if n < total]
+    notes += _parts(results)
     if paper:
         notes.append(f"Paper: {paper['source']}.")
     if of_best:
@@ -182,8 +88,7 @@ def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
             "starts": result["key"]["starts"],
             "loss_median": result["loss_median"][image],
             **geometry,
-            "command": result["command"],
-            "files": result["file"],
+            **_origin([result]),
         }
         for result in results
         for image, geometry in enumerate(result["geometry"])
@@ -234,3 +139,256 @@ def _in_words(record: dict[str, Any], is_loss: bool) -> str:
     if record["sd"] is not None:
         return f"{record['value']:.1f} ± {record['sd']:.1f}"
     return f"{record['value']:.1f} ({record['low']:.1f}–{record['high']:.1f})"
+
+
+def adversaries_table(rows: Sequence[tuple[str, str, Result | None]], *, dataset: str, network: str) -> Table:
+    """Tables 1 and 2: one network against every adversary.
+
+    Args:
+        rows: (attack's name, source, result), None where the source is not trained. Source "A" is the network itself.
+        network: its name in words.
+    """
+    paper = published(dataset, "adversaries")
+    cells = paper["cells"] if paper else {}
+    others = paper.get("released", {}) if paper else {}
+    text, records = [], []
+    parts = {_part(result) for _, _, result in rows if result}
+    for name, source, result in rows:
+        attack = (result or {}).get("key", {}).get("attack") or {}
+        reference, released = (each.get(source, {}).get(name) for each in (cells, others))
+        record = _summary([result] if result else [], False)
+        difference = None if record["value"] is None or reference is None else record["value"] - reference
+        part = _part(result) if len(parts) > 1 else None
+        text.append(
+            [
+                NAMES.get(name, name) + (f" (first {part})" if part else ""),
+                str(attack.get("steps", "")),
+                str(attack.get("restarts", "")),
+                "" if name == "natural" else source,
+                _in_words(record, False),
+                *(["" if reference is None else f"{reference:g}", _signed(difference)] if paper else []),
+                *(["" if released is None else f"{released:g}"] if others else []),
+            ]
+        )
+        records.append(
+            {
+                "dataset": dataset,
+                "attack": name,
+                "source": source,
+                **record,
+                "paper": reference,
+                "difference": None if difference is None else round(difference, 4),
+                "released_model": released,
+                **_origin([result] if result else []),
+            }
+        )
+    header = ["Adversary", "Steps", "Restarts", "Source", "Accuracy in %", *(["Paper", "Difference"] if paper else [])]
+    header += ["Released model"] if others else []
+    notes = [
+        "Source: A the network itself (white box), A' an independently trained copy, A_nat a naturally trained copy, "
+        "B another architecture. In brackets: 95% interval."
+    ]
+    if len(parts) > 1:
+        notes.append('"first n": measured on the first n test images only.')
+    else:
+        notes += _parts([result for _, _, result in rows])
+    if paper:
+        notes.append(f"Paper: {paper['source']}." + (f" Released model: {paper['released_source']}." if others else ""))
+    at = [(row, 4) for row in range(len(text))]
+    return Table(f"{dataset}: {network} against every adversary", header, text, records, notes, at)
+
+
+def grid_table(
+    cells: Mapping[tuple[str, str], Result | None],
+    *,
+    dataset: str,
+    title: str,
+    sides: tuple[str, str],
+    notes: Sequence[str],
+    item: str | None = None,
+    intervals: bool = True,
+) -> Table:
+    """One accuracy for each (row, column), beside the paper's `item`: Tables 3 to 5 and those like them.
+
+    Args:
+        cells: result for each (row, column) in their order; None where a network is not trained.
+        sides: what rows and columns are, such as ("target", "source").
+    """
+    paper = published(dataset, item) if item else None
+    lines, columns = (list(dict.fromkeys(pair[side] for pair in cells)) for side in (0, 1))
+    rows: list[list[str]] = []
+    records, at = [], []
+    for line in lines:
+        row = [NAMES.get(line, line)]
+        for column in columns:
+            result = cells[line, column]
+            reference = paper["cells"].get(line, {}).get(column) if paper else None
+            record = _summary([result] if result else [], False)
+            short = record["value"] is not None and not intervals
+            at.append((len(rows), len(row)))
+            row.append(
+                (f"{record['value']:.1f}" if short else _in_words(record, False))
+                + ("" if reference is None else f" [{reference:g}]")
+            )
+            records.append(
+                {
+                    "dataset": dataset,
+                    sides[0]: line,
+                    sides[1]: column,
+                    **record,
+                    "paper": reference,
+                    **_origin([result] if result else []),
+                }
+            )
+        rows.append(row)
+    notes = [*notes, *(["In brackets: 95% interval."] if intervals else []), *_parts(list(cells.values()))]
+    if paper:
+        notes.append(f"In square brackets, the paper: {paper['source']}.")
+    header = [f"{sides[0].capitalize()} / {sides[1]}", *(NAMES.get(column, column) for column in columns)]
+    return Table(f"{dataset}: {title}", header, rows, records, notes, at)
+
+
+def epsilon_table(results: Sequence[Result], *, dataset: str) -> Table:
+    """Figure 6 in numbers: a row for each network and attack, a column for each eps; one norm's results."""
+    paper = published(dataset, "epsilon")
+    norm, all_eps = results[0]["key"]["norm"], results[0]["key"]["eps"]
+    rows: list[list[str]] = []
+    records, at = [], []
+    for result in results:
+        training, attack = result["run"]["training"], result["key"]["attack"]
+        theirs = paper["cells"].get(norm, {}).get(training, {}).get(attack, {}) if paper else {}
+        row = [f"{NAMES.get(training, training)}, {NAMES.get(attack, attack)}"]
+        for eps, accuracy, (low, high) in zip(all_eps, result["accuracies"], result["intervals"], strict=True):
+            at.append((len(rows), len(row)))
+            row.append(f"{100 * accuracy:.1f}" + (f" ({theirs[eps]:g})" if eps in theirs else ""))
+            records.append(
+                {
+                    "dataset": dataset,
+                    "norm": norm,
+                    "eps": eps,
+                    "training": training,
+                    "attack": attack,
+                    "value": 100 * accuracy,
+                    "low": 100 * low,
+                    "high": 100 * high,
+                    "examples": result["key"]["examples"],
+                    "paper": theirs.get(eps),
+                    **_origin([result]),
+                }
+            )
+        rows.append(row)
+    notes = ["Accuracy in %.", *_parts(results)]
+    if paper:
+        notes.append(f"In brackets, the paper: {paper['source']}.")
+    return Table(f"{dataset}: accuracy against eps, {norm}", ["Training, attack", *all_eps], rows, records, notes, at)
+
+
+def segments_table(results: Sequence[Result], *, dataset: str) -> Table:
+    """What the text says of the segment between two maxima, and of the gradient; a row for each network."""
+    header = [
+        "Network",
+        "Loss at the maxima",
+        "In the middle",
+        "At random points",
+        "Highest at an end",
+        "Cosine with the gradient",
+        "Negative cosines",
+    ]
+    names = ("ends", "middle", "random", "highest_at_an_end", "cosine", "negative_cosines")
+    records = [
+        {
+            "dataset": dataset,
+            "training": result["run"]["training"],
+            "model": result["run"]["model"],
+            **{name: result[name] for name in names},
+            **_origin([result]),
+        }
+        for result in results
+    ]
+    rows = [
+        [
+            f"{NAMES.get(record['training'], record['training'])} {record['model']}",
+            *(f"{record[name]:.3g}" for name in names[:3]),
+            f"{100 * record['highest_at_an_end']:.0f}%",
+            f"{record['cosine']:.3f}",
+            f"{100 * record['negative_cosines']:.0f}%",
+        ]
+        for record in records
+    ]
+    notes = [
+        "Means over pairs of maxima around a few test images. The paper: along the segment between two maxima the loss "
+        "is highest at the ends and lower by a constant factor in the middle, still far above that of a random point; "
+        "some adversarial perturbations have a negative inner product with the gradient."
+    ]
+    return Table(f"{dataset}: between the maxima", header, rows, records, notes, [(row, 0) for row in range(len(rows))])
+
+
+def filters_table(results: Sequence[Result], *, dataset: str) -> Table:
+    """ICLR Figures 9 and 10 in numbers: a row for each network."""
+    names = ("filters", "alive", "single_weight", "bias_low", "bias_high")
+    records = [
+        {
+            "dataset": dataset,
+            "training": result["run"]["training"],
+            "model": result["run"]["model"],
+            **{name: result[name] for name in names},
+            **_origin([result]),
+        }
+        for result in results
+    ]
+    rows = [
+        [
+            f"{NAMES.get(record['training'], record['training'])} {record['model']}",
+            f"{record['alive']} of {record['filters']}",
+            f"{record['single_weight']} of {record['alive']}",
+            f"{record['bias_low']:.3f} to {record['bias_high']:.3f}",
+        ]
+        for record in records
+    ]
+    header = ["Network", "Filters alive", "Of these, one weight has 90%", "Biases of the output layer"]
+    notes = [
+        "First convolution: a filter is alive if its response to test images varies by more than 1% of the most "
+        "varying one's. The paper, on MNIST: 3 of 32 filters of the robust networks are used, each with one weight."
+    ]
+    return Table(
+        f"{dataset}: the first and the last layer", header, rows, records, notes, [(r, 0) for r in range(len(rows))]
+    )
+
+
+def diagnostics_table(found: Mapping[str, Sequence[Mapping[str, Any]]], *, dataset: str, notes: Sequence[str]) -> Table:
+    """Signs of masked gradients: `found` is network -> checks (name, expected, numbers, passed, command, files)."""
+    rows, records = [], []
+    for network, checks in found.items():
+        for check in checks:
+            numbers = ", ".join(f"{name}: {value:.1%}" for name, value in check["numbers"].items())
+            verdict = "pass" if check["passed"] else "suspicious"
+            rows.append([f"{network}: {check['name']}", check["expected"], numbers, verdict])
+            records.append({"dataset": dataset, "network": network, **check, "numbers": numbers, "verdict": verdict})
+    header = ["Network: sign", "Where nothing is masked", "Found", "Verdict"]
+    return Table(
+        f"{dataset}: signs of masked gradients", header, rows, records, list(notes), [(r, 3) for r in range(len(rows))]
+    )
+
+
+def _origin(results: Sequence[Result]) -> dict[str, Any]:
+    """Where a number can be traced to."""
+    return {
+        "command": results[0]["command"] if results else None,
+        "files": "; ".join(result["file"] for result in results),
+    }
+
+
+def _part(result: Result | None) -> int | None:
+    """How many test images, if not all."""
+    if result is None or result["key"]["examples"] == result["key"]["of"]:
+        return None
+    return int(result["key"]["examples"])
+
+
+def _parts(results: Sequence[Result | None]) -> list[str]:
+    parts = sorted({(result["key"]["examples"], result["key"]["of"]) for result in results if result and _part(result)})
+    return [f"Measured on the first {examples} of {total} test images only." for examples, total in parts]
+
+
+def _signed(difference: float | None) -> str:
+    return "" if difference is None else f"{round(difference, 1) + 0.0:+.1f}"

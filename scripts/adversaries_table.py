@@ -1,0 +1,37 @@
+"""Tables 1 and 2, one network against every adversary: python scripts/adversaries_table.py dataset=mnist recipe=fast
+
+White box, and black box from an independently trained copy (A'), a naturally trained one (A_nat) and another
+architecture (B); AutoAttack and an attack without gradients beside them. Rows: report.adversaries.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from omegaconf import DictConfig
+
+from saddlepoint.cli import entry
+from saddlepoint.config import measurer, report_folder, subject
+from saddlepoint.report.tables import adversaries_table
+
+log = logging.getLogger("adversaries_table")
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    settings, measure = cfg.report, measurer(cfg)
+    network = subject(cfg, **settings.network)
+    rows = []
+    for name, attacks in settings.adversaries.items():
+        source = subject(cfg, **settings.sources[name]) if name != "A" and attacks else None
+        for attack in attacks:
+            trained = name == "A" or source is not None
+            rows.append((attack, str(name), measure(network, attack, source) if trained else None))
+    words = f"{settings.network.model} network, {settings.network.training} training"
+    table = adversaries_table(rows, dataset=cfg.dataset.name, network=words)
+    paths = table.write(report_folder(cfg) / "tables", "adversaries")
+    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    main()

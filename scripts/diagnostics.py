@@ -1,0 +1,84 @@
+"""Does a network withstand the attack or hide from it? python scripts/diagnostics.py dataset=mnist recipe=fast
+
+Signs of masked gradients for each training method, with the numbers: pass or suspicious.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+from omegaconf import DictConfig
+
+from saddlepoint.attacks import PGD
+from saddlepoint.cli import entry
+from saddlepoint.config import build, measurer, report_folder, subject, test_images
+from saddlepoint.evaluation.diagnostics import judge, zero_gradients
+from saddlepoint.evaluation.subject import Subject
+from saddlepoint.report.tables import diagnostics_table
+from saddlepoint.results import Result
+from saddlepoint.threat import Threat
+
+log = logging.getLogger("diagnostics")
+
+
+def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict[str, Any]]:
+    settings, measure = cfg.report.diagnostics, measurer(cfg)
+    split, total = test_images(cfg)
+    split = split.take(settings.examples)
+    plain: PGD = build(cfg.report.attacks.pgd)
+
+    def under(name: str, attack: PGD) -> float:
+        batch_size, seed = cfg.evaluation.batch_size, cfg.evaluation.seed
+        result = network.accuracy(name, attack, split, total, batch_size=batch_size, seed=seed)
+        return float(result["accuracy"])
+
+    def named(name: str, source: Subject | None = None) -> Result:
+        return measure(network, name, source, len(split)) or {}
+
+    zero = network.measure(
+        f"zero_gradients-first{len(split)}",
+        {"examples": len(split), "of": total},
+        lambda: {"share": zero_gradients(network.model, split, plain)},
+    )
+    pgd, restarted = named("pgd"), named("pgd_x20")
+    low, high = pgd["interval"]
+    bounds = plain.threat.bounds
+    found = judge(
+        by_steps={n: under(f"steps_{n}", PGD(plain.threat, n)) for n in settings.steps},
+        by_restarts={1: pgd["accuracy"], 20: restarted["accuracy"]},
+        by_eps={
+            factor * plain.threat.eps: under(f"eps_times_{factor:g}", plain.scaled(factor))
+            for factor in settings.factors
+        },
+        at_full_range=under("full_range", PGD(Threat("linf", bounds[1] - bounds[0]), 100)),
+        black_box=named("pgd", copy)["accuracy"] if copy else 1.0,
+        gradient_free=named("square")["accuracy"],
+        zero=zero["share"],
+        strongest=restarted["accuracy"],
+        tolerance=(high - low) / 2,
+    )
+    origin = {"command": network.command, "files": str(network.directory.results)}
+    return [{**dataclasses.asdict(check), **origin} for check in found if copy or check.name != "black box"]
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    model, dataset = cfg.report.diagnostics.model, cfg.dataset.name
+    found = {}
+    for training in cfg.trainings:
+        network = subject(cfg, model, training, 0)
+        if network:
+            found[f"{training} {model}"] = checks(cfg, network, subject(cfg, model, training, cfg.report.copies.seed))
+    notes = [
+        f"Accuracies on the first {cfg.report.diagnostics.examples} test images. One suspicious sign means that a "
+        "number above may be too high for this network: look at the attack that does not need the gradient."
+    ]
+    table = diagnostics_table(found, dataset=dataset, notes=notes)
+    paths = table.write(report_folder(cfg) / "tables", "diagnostics")
+    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    main()

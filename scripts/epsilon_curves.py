@@ -1,0 +1,90 @@
+"""Figure 6, accuracy against eps in l_inf and l_2: python scripts/epsilon_curves.py dataset=mnist recipe=fast
+
+By PGD (100 steps of 2.5 eps / 100) and by an attack without gradients, on the networks trained in the configured norm.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from omegaconf import DictConfig
+
+from saddlepoint.attacks import PGD, Attack
+from saddlepoint.cli import entry
+from saddlepoint.config import report_folder, subjects, test_images
+from saddlepoint.data import Split
+from saddlepoint.evaluation.autoattack import AutoAttack
+from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.evaluation.subject import Subject
+from saddlepoint.report import figures
+from saddlepoint.report.tables import epsilon_table
+from saddlepoint.results import Result, interval
+from saddlepoint.threat import Threat
+
+log = logging.getLogger("epsilon_curves")
+
+
+def attack_of(name: str, norm: str, eps: str, settings: DictConfig) -> Attack:
+    threat = Threat(norm, eps)
+    return PGD(threat, settings.steps) if name == "pgd" else AutoAttack(threat, only="square", queries=settings.queries)
+
+
+def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg: DictConfig) -> Result:
+    settings, seed = cfg.report.epsilon, cfg.evaluation.seed
+    all_eps = [str(eps) for eps in settings[norm]]
+
+    def compute() -> Result:
+        accuracies = []
+        for eps in all_eps:
+            attack = attack_of(name, norm, eps, settings)
+            outcome = evaluate(
+                subject.model,
+                split,
+                attack if attack.threat.eps else None,
+                batch_size=cfg.evaluation.batch_size,
+                seed=seed,
+                processes=subject.runtime.processes,
+                progress=f"{name}, {norm} {eps}, {subject.label}",
+            )
+            accuracies.append(outcome.accuracy)
+        return {
+            "accuracies": accuracies,
+            "intervals": [interval(round(accuracy * len(split)), len(split)) for accuracy in accuracies],
+        }
+
+    key = {
+        "attack": name,
+        "norm": norm,
+        "eps": all_eps,
+        "settings": attack_of(name, norm, all_eps[-1], settings).describe(),
+        "examples": len(split),
+        "of": total,
+        "seed": seed,
+    }
+    return subject.measure(f"epsilon-{norm}-{name}", key, compute)
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    settings = cfg.report.epsilon
+    split, total = test_images(cfg)
+    split = split.take(settings.examples)
+    found = list(subjects(cfg, [settings.model], settings.trainings, seeds=1))
+    results = {
+        norm: [curve(each, name, norm, split, total, cfg) for each in found for name in ("pgd", "square")]
+        for norm in ("linf", "l2")
+    }
+    if not found:
+        return
+    folder = report_folder(cfg)
+    chart = figures.epsilon([each for norm in results.values() for each in norm], cfg.dataset.name)
+    written = chart.write(folder / "figures", "epsilon")
+    for norm, measured in results.items():
+        table = epsilon_table(measured, dataset=cfg.dataset.name)
+        written += table.write(folder / "tables", f"epsilon_{norm}")
+        log.info("\n%s", table.text())
+    log.info("\nwrote %s", ", ".join(map(str, written)))
+
+
+if __name__ == "__main__":
+    main()

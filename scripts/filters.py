@@ -1,0 +1,59 @@
+"""ICLR Figures 9 and 10, the first and the last layer: python scripts/filters.py dataset=mnist recipe=fast"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from omegaconf import DictConfig
+
+from saddlepoint.cli import entry
+from saddlepoint.config import report_folder, subjects, test_images
+from saddlepoint.data import Split
+from saddlepoint.evaluation.subject import Subject
+from saddlepoint.evaluation.weights import layers
+from saddlepoint.report import figures
+from saddlepoint.report.tables import filters_table
+from saddlepoint.results import Result
+
+log = logging.getLogger("filters")
+
+
+def inspect(subject: Subject, split: Split) -> tuple[Result, dict[str, np.ndarray]]:
+    def compute() -> tuple[Result, dict[str, np.ndarray]]:
+        found = layers(subject.model, split.images(slice(None)))
+        result = {
+            "filters": len(found.filters),
+            "alive": int(found.alive.sum()),
+            "single_weight": int((found.alive & (found.concentration >= 0.9)).sum()),
+            "bias_low": float(found.biases.min()),
+            "bias_high": float(found.biases.max()),
+        }
+        return result, {"filters": found.filters, "weights": found.weights, "biases": found.biases}
+
+    return subject.measure_arrays("layers", {"examples": len(split)}, compute)
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    settings, folder, dataset = cfg.report.filters, report_folder(cfg), cfg.dataset.name
+    split = test_images(cfg)[0].take(settings.examples)
+    found = {
+        each.training["training"]: inspect(each, split)
+        for each in subjects(cfg, [settings.model], settings.trainings, seeds=1)
+    }
+    if not found:
+        return
+    table = filters_table([result for result, _ in found.values()], dataset=dataset)
+    kernels = {training: arrays["filters"] for training, (_, arrays) in found.items()}
+    last = {training: (arrays["weights"], arrays["biases"]) for training, (_, arrays) in found.items()}
+    written = [
+        *figures.filters(kernels, dataset).write(folder / "figures", "filters"),
+        *figures.output_layer(last, dataset).write(folder / "figures", "output_layer"),
+        *table.write(folder / "tables", "filters"),
+    ]
+    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, written)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The paper's training beside what it is compared with: python scripts/methods_table.py dataset=mnist recipe=fast
+
+Examples made once (static), FGSM with a random start, TRADES; the last and the best checkpoint of each.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from omegaconf import DictConfig
+
+from saddlepoint.cli import entry
+from saddlepoint.config import measurer, report_folder, subject
+from saddlepoint.report.table import NAMES
+from saddlepoint.report.tables import grid_table
+
+log = logging.getLogger("methods_table")
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    settings, measure = cfg.report.methods, measurer(cfg)
+    cells = {
+        (training, f"{NAMES[attack]}, {checkpoint}"): measure(
+            subject(cfg, settings.model, training, 0, checkpoint), attack
+        )
+        for training in settings.trainings
+        for checkpoint in ("last", "best")
+        for attack in settings.attacks
+    }
+    notes = [
+        "Accuracy in % of the checkpoint after the last step and of the one that did best on held-out images. Static: "
+        "the training set replaced once by adversarial examples of a naturally trained network."
+    ]
+    table = grid_table(
+        cells,
+        dataset=cfg.dataset.name,
+        title=f"training methods, {settings.model} network",
+        sides=("training", "attack"),
+        notes=notes,
+    )
+    paths = table.write(report_folder(cfg) / "tables", "methods")
+    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    main()

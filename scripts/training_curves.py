@@ -1,0 +1,35 @@
+"""Figure 5, the adversarial training loss, and robust overfitting: python scripts/training_curves.py dataset=mnist
+
+From the histories that trainings leave; nothing is measured.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from omegaconf import DictConfig
+
+from saddlepoint.cli import entry
+from saddlepoint.config import report_folder, subjects
+from saddlepoint.report import figures
+from saddlepoint.results import read_csv
+
+log = logging.getLogger("training_curves")
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    folder, methods, dataset = report_folder(cfg) / "figures", cfg.report.methods, cfg.dataset.name
+    robust = {each.label: read_csv(each.directory.history) for each in subjects(cfg, cfg.models, ["pgd"])}
+    by_method = {
+        each.training["training"]: read_csv(each.directory.history)
+        for each in subjects(cfg, [methods.model], methods.trainings, seeds=1)
+    }
+    written = figures.training_loss(robust, dataset).write(folder, "training_loss") if robust else []
+    if by_method:
+        written += figures.robust_overfitting(by_method, dataset).write(folder, "robust_overfitting")
+    log.info("wrote %s", ", ".join(map(str, written)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Does a network withstand the attack, or only hide from it? The signs of masked gradients (Athalye et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from saddlepoint.attacks import PGD
+from saddlepoint.data import Split
+from saddlepoint.evaluation.landscape import input_gradient
+
+
+@dataclass(frozen=True)
+class Check:
+    """One sign: what was found, in numbers, and whether it is as it must be where nothing is masked."""
+
+    name: str
+    expected: str
+    numbers: Mapping[str, float]
+    passed: bool
+
+
+def zero_gradients(model: nn.Module, split: Split, attack: PGD) -> float:
+    """The share of images whose loss has a gradient of exactly zero: PGD from there goes nowhere."""
+    zero = [(input_gradient(model, attack, x, y) == 0).all(1) for _, x, y in split.batches(500)]
+    return float(torch.cat(zero).float().mean())
+
+
+def judge(
+    *,
+    by_steps: Mapping[int, float],
+    by_restarts: Mapping[int, float],
+    by_eps: Mapping[float, float],
+    at_full_range: float,
+    black_box: float,
+    gradient_free: float,
+    zero: float,
+    strongest: float,
+    tolerance: float,
+) -> list[Check]:
+    """The checks, from accuracies in 0..1 under each attack.
+
+    Args:
+        by_steps, by_restarts, by_eps: accuracy under PGD by its number of steps, of restarts, and by eps.
+        at_full_range: under PGD with eps the whole pixel range.
+        black_box: under PGD from an independent copy.
+        gradient_free: under an attack that sees no gradient.
+        zero: share of images without a gradient.
+        strongest: under the strongest white-box attack at hand.
+        tolerance: how far sampling alone may move an accuracy: half of its 95% interval.
+    """
+
+    def falls(accuracies: Sequence[float]) -> bool:
+        return all(later <= earlier + tolerance for earlier, later in pairwise(accuracies))
+
+    def named(unit: str, values: Mapping[int, float] | Mapping[float, float]) -> dict[str, float]:
+        return {f"{unit} {key:g}": value for key, value in values.items()}
+
+    white = {"white box": strongest}
+    return [
+        Check("more steps", "no weaker", named("steps", by_steps), falls(list(by_steps.values()))),
+        Check("more restarts", "no weaker", named("restarts", by_restarts), falls(list(by_restarts.values()))),
+        Check("larger eps", "no weaker", named("eps", by_eps), falls(list(by_eps.values()))),
+        Check("eps is the pixel range", "no accuracy left", {"accuracy": at_full_range}, at_full_range <= tolerance),
+        Check(
+            "black box", "no stronger than white", {"black box": black_box, **white}, black_box >= strongest - tolerance
+        ),
+        Check(
+            "gradient-free attack",
+            "no stronger than white",
+            {"gradient-free": gradient_free, **white},
+            gradient_free >= strongest - tolerance,
+        ),
+        Check("zero gradients", "below 5% of images", {"share": zero}, zero < 0.05),
+    ]
