@@ -139,6 +139,8 @@ MUTATIONS = [
         ("interval of one sigma", "results.py", "z, share = 1.959964,", "z, share = 1.0,", "tests/test_results.py"),
         ("files written in place", "results.py", 'part = path.with_name(path.name + ".part")', "part = path",
          "tests/test_results.py"),
+        ("altered weights are measured", "config.py", "if written not in (None, sha256(path)):", "if False:",
+         "tests/test_command_line.py::test_damaged_checkpoint"),
         ("any class may be built", "config.py", "if target not in allow:", "if False:", "tests/test_config.py"),
     ]
 ]  # fmt: skip

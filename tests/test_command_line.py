@@ -79,7 +79,7 @@ BAD_INPUT = [
     (["logger=wnadb"], "unknown logger 'wnadb'; choose csv, none, wandb (did you mean wandb?)"),
     (["overwrite=maybe"], "overwrite=maybe; choose true or false"),
     (["foo"], "missing EQUAL"),
-    (["recipe.epochs=2"], "recipe.steps=4000 and recipe.epochs=2; give one of them"),
+    (["recipe.epochs=2"], "and recipe.epochs=2; give one of them"),
     (["model.capacity=0"], "model.capacity=0; expected at least 1"),
     (["runtime.device=cpux"], "runtime.device=cpux is no device; choose auto, cpu or cuda"),
     (["runtime.device=mps"], "runtime.device=mps is no device; choose auto, cpu or cuda"),
@@ -315,7 +315,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("script", ["train.py", "scripts/reproduce.py"])
 def test_a_signal_leaves_a_state_a_status_and_one_line(script: str, tmp_path: Path) -> None:
-    own = ["jobs=1", "models=[simple]", "trainings=[pgd]"] if script == "scripts/reproduce.py" else []
+    own = ["jobs=1", "models=[simple]", "trainings=[pgd]", "extras=false"] if script == "scripts/reproduce.py" else []
     process = start(script, *own, "recipe.steps=100000", "recipe.evaluations=10000", f"output_dir={tmp_path}")
     while process.poll() is None and not list(tmp_path.rglob("previous.pt")):
         time.sleep(0.1)
@@ -383,19 +383,26 @@ def test_accuracy_table_says_what_is_not_run(command: Run, trained: Path) -> Non
     assert "not run" in outcome.out
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other", "altered"])
 def test_damaged_checkpoint(command: Run, trained: Path, damage: str) -> None:
     (weights,) = trained.rglob("last.safetensors")
     if damage == "missing":
         weights.unlink()
     elif damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "altered":  # one bit of one weight
+        weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
     else:
         (config,) = trained.rglob("config.yaml")
         config.write_text(config.read_text().replace("    capacity: 1", "    capacity: 2"))
     outcome = command("scripts/accuracy_table.py", *SCRIPT, f"output_dir={trained}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    expected = {"missing": "cannot read", "truncated": "is damaged", "other": "holds another network"}
+    expected = {
+        "missing": "cannot read",
+        "truncated": "is damaged",
+        "other": "holds another network",
+        "altered": "is not what the training wrote",
+    }
     assert expected[damage] in outcome.err
     assert not list(trained.rglob("report*"))
 

@@ -22,7 +22,7 @@ from saddlepoint.attacks import Attack
 from saddlepoint.data import Split, load
 from saddlepoint.errors import InputError, whole
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.results import Result, write_atomically
+from saddlepoint.results import Result, sha256, write_atomically
 from saddlepoint.runtime import Runtime
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
 
@@ -152,9 +152,13 @@ def load_network(directory: RunDirectory, checkpoint: str, device: torch.device)
             f"{directory.config} is no run's config; restore it, or train again with overwrite=true"
         ) from None
     model = build(network, allow=NETWORKS).to(device).eval()
-    trained_on = read_weights(directory.weights(checkpoint), model).get("dataset", name)
+    path = directory.weights(checkpoint)
+    trained_on = read_weights(path, model).get("dataset", name)
     if trained_on != name:
-        raise InputError(f"{directory.weights(checkpoint)} was trained on {trained_on}, not {name}")
+        raise InputError(f"{path} was trained on {trained_on}, not {name}")
+    written = directory.read_summary().get(f"{checkpoint}_sha256") if directory.finished else None
+    if written not in (None, sha256(path)):  # runs of earlier versions did not note it
+        raise InputError(f"{path} is not what the training wrote; restore it, or train again with overwrite=true")
     return model
 
 

@@ -19,7 +19,7 @@ from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Batches, CropFlip, Data
 from saddlepoint.errors import InputError, Stopped, whole
 from saddlepoint.evaluation.robustness import evaluate
-from saddlepoint.results import write_atomically
+from saddlepoint.results import sha256, write_atomically
 from saddlepoint.runtime import Runtime, generator, noted_signals
 from saddlepoint.threat import parse_number
 from saddlepoint.tracking import Tracker
@@ -320,6 +320,8 @@ class Trainer:
             "best_step": max(self.rows, key=lambda row: row[f"held_out_{self.monitor.select}"])["step"],
         }
         if self.processes.first:
+            for checkpoint in ("last", "best"):
+                summary[f"{checkpoint}_sha256"] = sha256(self.directory.weights(checkpoint))
             self.directory.finish(summary)
             self.tracker.table("held_out", self.rows)
             self.tracker.images(self.step, "examples", self._examples)
