@@ -1,4 +1,4 @@
-"""The paper's accuracy table: python scripts/accuracy_table.py dataset=mnist recipe=fast
+"""The paper's accuracy table and Figure 4: python scripts/accuracy_table.py dataset=mnist recipe=fast
 
 Measures what is missing, writes md, tex and csv, and prints the table. Other runs: models=[simple,wide]
 trainings=[pgd] seeds=3; another checkpoint: evaluation.checkpoint=best; a part of the test set:
@@ -8,11 +8,13 @@ evaluation.examples=1000. With logger=wandb the numbers also join the runs they 
 from __future__ import annotations
 
 import logging
+from operator import itemgetter
 
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
 from saddlepoint.config import build, report_folder, subjects, test_images, variation
+from saddlepoint.report.figures import capacity
 from saddlepoint.report.tables import accuracy_table
 
 log = logging.getLogger("accuracy_table")
@@ -20,7 +22,7 @@ log = logging.getLogger("accuracy_table")
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    settings, results = cfg.evaluation, []
+    settings, results, capacities = cfg.evaluation, [], {}
     attacks = {name: build(attack) for name, attack in settings.attacks.items()}
     split, total = test_images(cfg)
     first = build(cfg.runtime).processes.first
@@ -30,6 +32,7 @@ def main(cfg: DictConfig) -> None:
             for name, attack in attacks.items()
         ]
         results += own
+        capacities[subject.training["model"]] = subject.capacity
         if first:
             subject.track(build(cfg.logger.tracker), own)
     if not first:
@@ -45,6 +48,9 @@ def main(cfg: DictConfig) -> None:
     suffix = "" if settings.checkpoint == "last" else f"-{settings.checkpoint}"
     suffix += "" if len(split) == total else f"-first{len(split)}"
     paths = table.write(report_folder(cfg) / "tables", f"{settings.name}{suffix}")
+    if len(capacities) > 1:
+        chart = capacity(table.records, dict(sorted(capacities.items(), key=itemgetter(1))), cfg.dataset.name)
+        paths += chart.write(report_folder(cfg) / "figures", f"capacity{suffix}")
     log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
 
 

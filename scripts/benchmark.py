@@ -4,6 +4,8 @@ Every contender runs PGD on the same weights, images and settings, in turn, repe
 timed they are shown to solve the same problem: without a random start their final losses agree. "Plain" is the same
 network as people write it, in torch's default layout; the peers attack both.
 The ceiling is this machine's rate for a large matrix product, measured in the same run.
+The robustness package's training step is not beside ours: 1.2.1 moves every batch to a GPU unconditionally, and its
+data sets import torchvision.models.utils, which torchvision no longer has.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.profiler import profile, supported_activities
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
@@ -32,6 +35,8 @@ from saddlepoint.config import build
 from saddlepoint.data import Batches, Data, Split, load
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.models import CNN
+from saddlepoint.report.charts import print_figure
+from saddlepoint.report.speed import attack_speed
 from saddlepoint.report.table import Table
 from saddlepoint.results import write_json
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, provenance
@@ -245,6 +250,58 @@ def table(records: list[dict[str, Any]], machine: str) -> Table:
     return Table("PGD, l_inf, without a random start", header, rows, records, notes)
 
 
+def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtime: Runtime) -> Table:
+    """Where our attack's time goes, by operation and shapes of its tensors, for each precision.
+
+    `needed`: precision -> share of the ceiling, from `measure`.
+    """
+    runs, *_ = contenders(case, [], runtime)
+    kinds = {activity for activity in supported_activities() if runtime.torch_device.type.upper() in activity.name}
+    timed: dict[str, dict[tuple[str, str], float]] = {}  # precision -> (operation, shapes) -> ms a step
+    for precision in needed:
+        run = runs[f"saddlepoint, {precision}"]
+        run()
+        with profile(activities=kinds, record_shapes=True) as profiler:
+            run()
+        operations = timed[precision] = {}
+        for event in profiler.key_averages(group_by_input_shape=True):
+            shapes = ", ".join("x".join(map(str, shape)) for shape in event.input_shapes if shape)
+            spent = event.self_device_time_total if runtime.torch_device.type == "cuda" else event.self_cpu_time_total
+            operation = (event.key.removeprefix("aten::"), shapes)
+            operations[operation] = operations.get(operation, 0) + spent / 1000 / case.steps
+    totals = {precision: sum(operations.values()) for precision, operations in timed.items()}
+
+    def share(operation: tuple[str, str], precision: str) -> float:
+        return timed[precision].get(operation, 0) / totals[precision]
+
+    everything = dict.fromkeys(operation for operations in timed.values() for operation in operations)
+    shown = [each for each in everything if max(share(each, precision) for precision in timed) >= 0.02]
+    shown.sort(key=lambda each: -max(share(each, precision) for precision in timed))
+    rows = []
+    for operation in shown:
+        cells = [
+            f"{timed[p][operation]:.2f} ({share(operation, p):.0%})" if operation in timed[p] else "" for p in timed
+        ]
+        rows.append([f"{operation[0]} ({operation[1]})", *cells])
+    others = {p: totals[p] - sum(timed[p].get(each, 0) for each in shown) for p in timed}
+    rows.append(["everything else", *(f"{others[p]:.2f} ({others[p] / totals[p]:.0%})" for p in timed)])
+    rows.append(["sum", *(f"{totals[p]:.2f}" for p in timed)])
+    products = ("convolution", "mm")  # addmm and the backward operations among them
+    notes = [
+        f"In {precision} products (convolutions and matrices) take "
+        f"{sum(share(each, precision) for each in everything if any(word in each[0] for word in products)):.0%}; "
+        f"the whole step reaches {needed[precision]:.0%} of the ceiling."
+        for precision in timed
+    ]
+    records = [
+        {"operation": operation, "shapes": shapes, "precision": p, "ms_per_step": round(timed[p][operation, shapes], 4)}
+        for p in timed
+        for operation, shapes in timed[p]
+    ]
+    header = [f"{name}, ms a step", *timed]
+    return Table(f"Where the time of a PGD step goes: {name}, {machine(runtime)}", header, rows, records, notes)
+
+
 def trainer_overhead(repeats: int, runtime: Runtime) -> dict[str, Any]:
     """The trainer's step beside its k + 1 passes and the optimiser's step alone: MNIST wide, batch 50, PGD-7."""
     device, noise = runtime.torch_device, generator(0, "images")
@@ -336,7 +393,17 @@ def main(cfg: DictConfig) -> None:
         "rows": records,
     }
     write_json(folder / f"{name}.json", provided)
-    paths = shown.write(folder, name)
+    paths = shown.write(folder, name) + print_figure(attack_speed(records), folder, name)
+    for case in cfg.profiled:
+        if case in cfg.cases:
+            reached = {
+                row["contender"].removeprefix("saddlepoint, "): row["fraction_of_ceiling"]
+                for row in records
+                if row["case"] == case and row["contender"].startswith("saddlepoint")
+            }
+            spent = attack_profile(str(case), cfg.cases[case], reached, runtime)
+            paths += spent.write(folder, f"profile-{case}-{runtime.torch_device.type}")
+            log.info("\n%s", spent.text())
     log.info("\n%s\n\nwrote %s", shown.text(), ", ".join(map(str, paths)))
     log.info("training step: %.1f%% over its passes", 100 * provided["trainer"]["overhead"])
     log.info("retiring broken examples: %.1f times as fast", provided["retirement"]["speedup"])

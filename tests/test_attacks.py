@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from saddlepoint.attacks import PGD, undisturbed
+from saddlepoint.attacks import PGD, Targeted, undisturbed
 from saddlepoint.data import load
 from saddlepoint.errors import InputError
 from saddlepoint.losses import CrossEntropy, Margin
@@ -389,6 +389,33 @@ def test_memory_does_not_grow_with_the_steps() -> None:
     assert alive[29] == alive[2]
 
 
+def test_memory_does_not_grow_with_the_restarts() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    alive: list[int] = []
+
+    def counting(logits: Tensor, y: Tensor) -> Tensor:
+        alive.append(sum(each.numel() for each in gc.get_objects() if type(each) is Tensor))
+        return CrossEntropy()(logits, y)
+
+    x, steps, restarts = torch.rand(5, 1, 4, 4), 3, 12
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    # A ball of nothing: no example is ever broken, and every restart attacks all of them.
+    PGD(Threat("linf", 0.0), steps, step_size=0.1, loss=counting, restarts=restarts)(model, x, y)
+    assert len(alive) == restarts * (steps + 1)  # and the restart's end is judged
+    assert alive[-1] == alive[2 * steps + 1]
+
+
+def test_a_batch_that_does_not_fit_is_named() -> None:
+    class Huge(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    x, y = torch.rand(7, 1, 4, 4), torch.zeros(7, dtype=torch.long)
+    with pytest.raises(InputError, match=r"a batch of 7 images does not fit in the memory of cpu; lower recipe\.batch"):
+        PGD(Threat("linf", 0.1), 2)(Huge(), x, y)
+
+
 @pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="no bfloat16 arithmetic in this processor")
 def test_bfloat16_crafting_is_as_strong_within_chance() -> None:
     """It breaks as many as float32 does, both scored in float32."""
@@ -410,3 +437,26 @@ def test_bfloat16_crafting_is_as_strong_within_chance() -> None:
     low, high = interval(standing[torch.float32], len(y))
     assert 0.1 < standing[torch.float32] / len(y) < 0.9
     assert low < standing[torch.bfloat16] / len(y) < high
+
+
+def test_a_step_may_be_a_multiple_of_eps() -> None:
+    assert PGD(Threat("linf", "8/255"), steps=1, step_size="1.25 eps").alpha == pytest.approx(10 / 255)
+    with pytest.raises(InputError, match=r"attack\.step_size=much"):
+        PGD(Threat("linf", "8/255"), steps=1, step_size="much eps")
+
+
+class Corners(nn.Module):
+    """Three classes at known distances: the logits are minus the distances of the only pixel to 0, 0.4 and 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -(x.flatten(1) - torch.tensor([0.0, 0.4, 1.0])).abs()
+
+
+def test_a_targeted_attack_goes_to_the_likeliest_wrong_class() -> None:
+    x, y = torch.tensor([0.1, 0.6, 0.95]).reshape(3, 1, 1, 1), torch.tensor([0, 1, 2])
+    attack = Targeted(PGD(Threat("linf", 0.3), steps=40, random_start=False, targeted=True))
+    x_adv = attack(Corners(), x, y)
+    torch.testing.assert_close(x_adv.flatten(), torch.tensor([0.4, 0.9, 0.65]), atol=0.02, rtol=0)
+    assert attack.describe()["target"] == "likeliest wrong class"
+    with pytest.raises(InputError, match="expected true"):
+        Targeted(PGD(Threat("linf", 0.3), steps=1))

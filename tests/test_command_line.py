@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import ROOT, TINY, Outcome, run
+from command_line import ROOT, TINY, Outcome, load_script, run
+from test_configs import composed
 
 from saddlepoint.data import MNIST_MD5
 from saddlepoint.training.checkpoint import RunDirectory
@@ -463,7 +464,9 @@ def test_loss_histograms(command: Run, trained: Path) -> None:
     assert "Distance between maxima" in outcome.out
     (figures,) = trained.rglob("figures")
     assert {path.name for path in figures.iterdir()} == {
-        f"{name}.{suffix}" for name in ("loss_trajectories", "loss_histograms") for suffix in ("pdf", "png", "json")
+        f"{name}.{suffix}"
+        for name in ("loss_trajectories", "loss_histograms", "segments")
+        for suffix in ("pdf", "png", "json")
     }
 
 
@@ -490,6 +493,7 @@ def test_reproduce_is_done_once(tmp_path: Path) -> None:
         "landscape.starts=2",
         "landscape.histogram_starts=4",
         "landscape.attack.steps=2",
+        "extras=false",
         f"output_dir={tmp_path}",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -512,6 +516,18 @@ def test_reproduce_is_done_once(tmp_path: Path) -> None:
     assert "training 0 of 1 networks" in second
     assert "measuring" not in second
     assert {name: content for name, content in files(tmp_path).items() if name in done} == done
+
+
+@pytest.mark.parametrize(
+    ("dataset", "count"), [("digits", 6 + 6 + 1 + 3), ("mnist", 6 + 3 + 1 + 3), ("cifar10", 6 + 6 + 3)]
+)
+def test_reproduce_plans_what_the_tables_need(dataset: str, count: int) -> None:
+    script = load_script("scripts/reproduce.py")
+    plan = script.networks(composed(f"dataset={dataset}", name="evaluate"))
+    assert len(set(plan)) == len(plan) == count
+    assert {("wide", "pgd", 1), ("wide", "standard", 1), ("wide", "trades", 0)} < set(plan)
+    assert (("architecture_b", "standard", 0) in plan) == (dataset != "cifar10")
+    assert len(script.networks(composed("extras=false", "seeds=2", name="evaluate"))) == 12
 
 
 def test_reproduce_names_the_training_that_failed(command: Run, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from saddlepoint.losses import CrossEntropy, Margin
+from saddlepoint.losses import CrossEntropy, Divergence, Margin
 
 LOGITS = torch.tensor([[3.0, 1.0, 2.0]])
 
@@ -50,3 +50,10 @@ def test_the_gradient_of_the_margin(label: int, kappa: float, gradient: list[flo
     Margin(kappa)(logits, torch.tensor([label])).sum().backward()
     assert logits.grad is not None
     assert logits.grad.tolist() == [gradient]
+
+
+def test_divergence_by_hand() -> None:
+    logits, p = torch.tensor([[0.0, math.log(3)]]), torch.tensor([[0.5, 0.5]])
+    expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert Divergence()(logits, p).tolist() == pytest.approx([expected])
+    assert Divergence()(logits, logits.softmax(1)).tolist() == pytest.approx([0.0], abs=1e-6)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import ROOT
 from safetensors.numpy import load_file
 
@@ -77,6 +78,71 @@ def test_evaluation_agrees(outputs: dict[int, Path]) -> None:
         assert len(first) == 500
         assert (first != second).mean() < 0.01
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
+
+
+BATCH_NORM = """
+import sys
+from functools import partial
+import torch
+from saddlepoint.attacks import PGD
+from saddlepoint.data import Data, Split
+from saddlepoint.models import ResNet
+from saddlepoint.runtime import Runtime
+from saddlepoint.threat import Threat
+from saddlepoint.tracking import Quiet
+from saddlepoint.training import Monitor, Trainer
+from saddlepoint.training.checkpoint import RunDirectory
+from saddlepoint.training.objectives import Standard
+from saddlepoint.training.schedules import Constant
+
+noise = torch.Generator().manual_seed(0)
+pixels = torch.randint(256, (8, 3, 8, 8), generator=noise, dtype=torch.uint8)
+labels = torch.randint(2, (8,), generator=noise)
+# Every share of every batch holds the same images: its statistics are the whole batch's.
+split = Split(pixels[:1].repeat(16, 1, 1, 1), labels[:1].repeat(16), 255) if "alike" in sys.argv else Split(
+    pixels.repeat(2, 1, 1, 1), labels.repeat(2), 255)
+model = ResNet(1, units=1, classes=2, generator=torch.Generator().manual_seed(1))
+attack = PGD(Threat("linf", 0.1), 1)
+runtime = Runtime("cpu", threads=1)
+Trainer(
+    model, Standard(), Data(split, split, split), runtime=runtime, directory=RunDirectory(sys.argv[1]),
+    tracker=Quiet(), monitor=Monitor(attack, 8), metadata={}, seed=0, batch_size=8,
+    optimizer=partial(torch.optim.SGD, lr=0.01), schedule=Constant(0.01), steps=6, evaluations=2,
+).fit()
+torch.save(model.state_dict(), f"{sys.argv[1]}/rank{runtime.processes.rank}.pt")
+"""
+
+
+def batch_norm_states(folder: Path, processes: int, *arguments: str) -> list[dict[str, torch.Tensor]]:
+    """Weights and buffers after training a small ResNet, of every process."""
+    script = folder / "script.py"
+    script.write_text(BATCH_NORM)
+    out = folder / f"of{processes}"
+    out.mkdir()
+    trained = run(processes, str(script), str(out), *arguments)
+    assert trained.returncode == 0, trained.stderr
+    return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+def test_batch_normalisation_is_the_same_in_every_process(tmp_path: Path) -> None:
+    first, second = batch_norm_states(tmp_path, 2)
+    assert any(name.endswith("running_var") for name in first)
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    (alone,) = batch_norm_states(tmp_path, 1)
+    # Each normalises by its own half of the batch. The first layer's mean does not depend on how images are
+    # grouped, up to the weights before it, so the processes' average is close to what one process finds.
+    name = "units.0.norm1.running_mean"
+    assert (alone[name] - first[name]).norm() < 0.1 * alone[name].norm()
+
+
+def test_batch_normalisation_over_equal_shares_is_that_of_one_process(tmp_path: Path) -> None:
+    (alone,) = batch_norm_states(tmp_path, 1, "alike")
+    for state in batch_norm_states(tmp_path, 2, "alike"):
+        for name, values in alone.items():
+            if name.endswith("running_var"):  # unbiased: n / (n - 1) differs with the size of the share
+                continue
+            torch.testing.assert_close(state[name], values, atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -115,3 +117,23 @@ def test_provenance_names_versions_and_device() -> None:
     assert told["device"] == Runtime("cpu").describe()
     commit = told["commit"].removesuffix("+")
     assert commit == "unknown" or (len(commit) == 12 and int(commit, 16) >= 0)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries manage memory in other ways")
+def test_freed_memory_is_kept_for_the_next_tensor() -> None:
+    """Counted in a process of its own: the pages that 64 MiB need anew, before and after."""
+    code = (
+        "import resource, torch\n"
+        "from saddlepoint.runtime import Runtime\n"
+        "def fresh():\n"
+        "    for _ in range(20): torch.ones(2**24)\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    torch.ones(2**24)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "before = fresh()\n"
+        "Runtime('cpu')\n"
+        "print(before, fresh())\n"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, outcome.stdout.split())
+    assert after < 100 < before

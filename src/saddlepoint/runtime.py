@@ -5,11 +5,13 @@ The only file that imports torch.distributed.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -60,6 +62,19 @@ def noted_signals() -> Iterator[list[int]]:
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next tensor, as torch itself does on GPUs.
+
+    glibc hands large blocks back to the system at once, and every step of an attack pays for fresh, zeroed pages:
+    a third of the time of a wide MNIST network at batch 1,000.
+    """
+    trim_threshold, mmap_max = -1, -4  # mallopt's names for them, from <malloc.h>
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # another C library has other habits
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
 
 
 class Processes:
@@ -157,6 +172,8 @@ class Runtime:
             torch.cuda.set_device(self.torch_device)
             # float32 means float32: convolutions would otherwise round to 10 bits of mantissa (TF32).
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        else:
+            keep_freed_memory()
         if self.threads is not None:
             whole(self.threads, "runtime.threads")
             torch.set_num_threads(self.threads)

@@ -8,7 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD
-from saddlepoint.evaluation.landscape import _geometry, loss_at, maxima, trajectories
+from saddlepoint.data import Split
+from saddlepoint.evaluation.landscape import (
+    _geometry,
+    along,
+    directions,
+    gradient_angles,
+    input_gradient,
+    loss_at,
+    maxima,
+    segments,
+    trajectories,
+)
 from saddlepoint.runtime import generator
 from saddlepoint.threat import Threat
 
@@ -114,3 +125,69 @@ def test_angles_are_seen_from_the_image() -> None:
 def test_one_point_has_no_geometry() -> None:
     x = torch.zeros(1, 2, 2)
     assert all(math.isnan(value) for value in vars(_geometry(x[None] + 0.1, x[None], x)).values())
+
+
+class Linear(nn.Module):
+    """Two classes; the difference of logits is `slope` times the sum of the pixels."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = self.slope * x.flatten(1).sum(1)
+        return torch.stack([-total / 2, total / 2], 1)
+
+
+def test_along_goes_straight_from_start_to_end() -> None:
+    start, end = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
+    losses, shares = along(Linear(1.0), ATTACK, start, end, torch.tensor([0, 1]), 5)
+    assert shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    np.testing.assert_allclose(losses[0], np.log1p(np.exp(4 * shares)), rtol=1e-5)
+    np.testing.assert_allclose(losses[1], np.log1p(np.exp(-4 * shares)), rtol=1e-5)
+
+
+def test_the_input_gradient_of_a_linear_model() -> None:
+    x = torch.full((1, 1, 2, 2), 0.5)
+    gradient = input_gradient(Linear(2.0), ATTACK, x, torch.tensor([0]))
+    torch.testing.assert_close(gradient, torch.full((1, 4), 2 / (1 + math.exp(-4))))
+
+
+def test_segments_of_a_linear_model_are_as_known() -> None:
+    """Every maximum is the same corner: the loss is flat on the way, and every perturbation is along the gradient."""
+    attack = PGD(Threat("linf", 0.1), steps=20, step_size=0.02)
+    x, y = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])
+    found = segments(Linear(0.3), x, y, attack, starts=6, points=5)
+    assert {name: array.shape for name, array in found.items()} == {
+        "losses": (2, 3, 5),
+        "random": (2, 6),
+        "cosines": (2, 6),
+    }
+    # Sum of pixels 16 * 0.5, moved by 16 * 0.1 against the label.
+    for example, total in enumerate((0.3 * 16 * 0.6, -0.3 * 16 * 0.4)):
+        np.testing.assert_allclose(found["losses"][example], np.log1p(np.exp(total)), rtol=1e-5)
+    np.testing.assert_allclose(found["cosines"], 1, rtol=1e-5)
+    assert (found["random"] < found["losses"][:, 0, :1]).all()
+
+
+def test_directions_of_a_copy_that_is_the_network_itself_are_its_own(batch_norm_network: nn.Module) -> None:
+    fgsm = PGD(Threat("linf", 0.2), steps=1, step_size=0.2, random_start=False)
+    found = directions(batch_norm_network, batch_norm_network, X, Y, {"FGSM": fgsm, "PGD": ATTACK}, starts=3, points=4)
+    assert set(found) == {"own FGSM", "own PGD", "copy's FGSM", "copy's PGD"}
+    for kind in ("FGSM", "PGD"):
+        np.testing.assert_array_equal(found[f"own {kind}"], found[f"copy's {kind}"])
+    assert found["own PGD"].shape == (2, 3, 4)
+    for example in range(2):
+        at_the_image = losses_at(batch_norm_network, X[example : example + 1], int(Y[example])).item()
+        np.testing.assert_allclose(found["own PGD"][example, :, 0], at_the_image, rtol=1e-5)
+    assert (found["own PGD"][..., -1] > found["own PGD"][..., 0]).all()
+
+
+def test_gradient_angles_are_known_for_linear_models() -> None:
+    split = Split((255 * X).round().to(torch.uint8), torch.tensor([0, 0]), 255)
+    # The clamp of rounding leaves a hundredth of a degree.
+    same = gradient_angles(Linear(1.0), Linear(2.0), split, ATTACK)
+    np.testing.assert_allclose(same["same"], 0, atol=0.01)
+    np.testing.assert_allclose(same["other"], 0, atol=0.01)
+    np.testing.assert_allclose(gradient_angles(Linear(1.0), Linear(-1.0), split, ATTACK)["same"], 180, atol=0.01)
+    assert np.isnan(gradient_angles(Linear(1.0), Linear(0.0), split, ATTACK)["same"]).all()

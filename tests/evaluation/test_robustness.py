@@ -124,3 +124,24 @@ def test_the_model_is_classified_in_eval_mode_and_left_in_its_own(batch_norm_net
     assert outcome.loss == expected.loss
     assert batch_norm_network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in batch_norm_network.state_dict().items())
+
+
+def test_transfer_to_itself_is_white_box(split: Split) -> None:
+    attack = PGD(Threat("linf", 0.1), steps=5)
+    white = evaluate(Brightness(), split, attack)
+    transferred = evaluate(Brightness(), split, attack, source=Brightness())
+    assert white.correct.tolist() == transferred.correct.tolist()
+    assert white.loss == transferred.loss
+
+
+class Reversed(Brightness):
+    """Its gradient points the other way: its adversarial examples help the original."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).flip(1)
+
+
+def test_the_source_makes_the_examples_and_the_model_is_shown_them(split: Split) -> None:
+    attack = PGD(Threat("linf", 0.1), steps=5, random_start=False)
+    outcome = evaluate(Brightness(), split, attack, source=Reversed())
+    assert outcome.correct.all()  # the mislabelled image included: it was moved to its label

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.container import BarContainer
 
+from saddlepoint.report import figures
 from saddlepoint.report.charts import Chart
 from saddlepoint.report.figures import COLOURS, loss_histograms, loss_trajectories
 
@@ -84,3 +86,100 @@ def test_the_same_figure_is_the_same_bytes(tmp_path: Path, kind: str) -> None:
     other = {name: values[:, ::-1] / 2 for name, values in (PATHS if kind == "trajectories" else ENDS).items()}
     changed = (loss_trajectories if kind == "trajectories" else loss_histograms)(other, "mnist")
     assert changed.write(tmp_path / "3", kind)[1].read_bytes() != first[1].read_bytes()
+
+
+def series(chart: Chart) -> dict[str, tuple[list[float], list[float]]]:
+    """The curves of a chart's panels, by panel title and name."""
+    return {
+        f"{panel.title}: {each.name}": ([float(x) for x in each.x], [float(y) for y in each.y])
+        for row in chart.rows
+        for panel in row
+        for each in panel.series
+    }
+
+
+def test_capacity_shows_ours_and_the_papers() -> None:
+    def record(model: str, value: float | None, paper: float) -> dict[str, object]:
+        cell = {"low": None, "high": None, "sd": 0.5, "paper": paper, "value": value}
+        return {"training": "pgd", "model": model, "measurement": "pgd", **cell}
+
+    records = [record("simple", 80.0, 11.35), record("wide", 94.0, 93.2), record("capacity4", None, 87.5)]
+    chart = figures.capacity(records, {"simple": 1, "capacity4": 4, "wide": 16}, "mnist")
+    assert series(chart) == {
+        "PGD training: PGD": ([1, 16], [80, 94]),
+        "PGD training: PGD, paper": ([1, 4, 16], [11.35, 87.5, 93.2]),
+    }
+    ours = chart.rows[0][0].series[0]
+    assert ours.low is not None and list(ours.low) == [79.5, 93.5]
+    chart.draw()
+
+
+def test_training_loss_is_the_history() -> None:
+    history = [{"step": "10", "train_loss": "2.0"}, {"step": "20", "train_loss": "0.5"}]
+    chart = figures.training_loss({"wide": history}, "mnist")
+    found = series(chart)
+    assert found[": wide"] == ([10, 20], [2.0, 0.5])
+    assert found[": paper"][1][0] == 4.8
+    assert set(series(figures.training_loss({"wide": history}, "digits"))) == {": wide"}
+
+
+def test_overfitting_has_both_accuracies_in_percent() -> None:
+    history = [{"step": "10", "held_out_natural": "0.5", "held_out_robust": "0.25"}]
+    found = series(figures.robust_overfitting({"pgd": history}, "x"))
+    assert found["held-out images: PGD training"] == ([10], [50])
+    assert found["held-out images under PGD: PGD training"] == ([10], [25])
+
+
+def test_epsilon_reads_fractions() -> None:
+    measured = {
+        "key": {"norm": "linf", "attack": "pgd", "eps": ["0", "8/255"]},
+        "run": {"training": "pgd"},
+        "accuracies": [0.9, 0.45],
+        "intervals": [[0.8, 1.0], [0.4, 0.5]],
+    }
+    ((x, y),) = series(figures.epsilon([measured], "cifar10")).values()
+    assert x == [0, 8 / 255] and y == [90, 45]
+
+
+def test_angles_count_the_images_that_have_one() -> None:
+    angles = {"same": np.array([10.0, 170.0, np.nan]), "other": np.array([90.0, 90.0, 90.0])}
+    found = series(figures.gradient_angles({"standard": angles}, "x"))
+    assert [sum(y) for _, y in found.values()] == [2, 3]
+
+
+def test_filters_keep_every_weight() -> None:
+    kernels = RANDOM.normal(size=(18, 1, 5, 5))
+    (row,) = figures.filters({"pgd": kernels}, "mnist").rows
+    image = row[0].image
+    assert image is not None
+    assert image.pixels.shape == (11, 95)
+    assert np.isfinite(image.pixels).sum() == kernels.size
+    np.testing.assert_array_equal(image.pixels[:5, :5], kernels[0, 0])
+    np.testing.assert_array_equal(image.pixels[6:11, 6:11], kernels[17, 0])
+    assert image.high == -image.low == np.abs(kernels).max()
+
+
+def test_the_output_layer_is_counted_whole() -> None:
+    weights = RANDOM.normal(size=(10, 64))
+    histogram, biases = figures.output_layer({"pgd": (weights, np.arange(10) / 10)}, "x").rows[0]
+    assert sum(histogram.series[0].y) == 640
+    assert (biases.series[0].x[9], biases.series[0].y[9]) == (9, 0.9)
+
+
+def test_segments_and_directions_have_a_panel_for_each_image() -> None:
+    lines = {"pgd": RANDOM.random((2, 3, 5))}
+    assert [len(panel.series) for panel in figures.segments(lines, "x").rows[0]] == [3, 3]
+    kinds = {"own FGSM": RANDOM.random((2, 1, 4)), "copy's PGD": RANDOM.random((2, 5, 4))}
+    chart = figures.directions({"pgd": kinds}, "x")
+    assert [len(panel.series) for panel in chart.rows[0]] == [6, 6]
+    chart.draw()
+
+
+def test_a_chart_as_json_has_all_numbers() -> None:
+    chart = loss_trajectories(PATHS, "mnist")
+    read = json.loads(chart.as_json())
+    assert read["title"] == chart.title and read["caption"] == chart.caption
+    line = read["rows"][1][2]["series"][3]
+    np.testing.assert_allclose(line["y"], PATHS["pgd"][2, 3], rtol=1e-4)
+    broken = Chart("t", [[figures.Panel([figures.Series("s", [0.0, 1.0], np.array([np.nan, 1.0]), "#000")])]])
+    assert json.loads(broken.as_json())["rows"][0][0]["series"][0]["y"] == [None, 1.0]

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from saddlepoint.report.table import NAMES, Table, published
-from saddlepoint.report.tables import accuracy_table, geometry_table
+from saddlepoint.report.tables import (
+    accuracy_table,
+    adversaries_table,
+    diagnostics_table,
+    epsilon_table,
+    filters_table,
+    geometry_table,
+    grid_table,
+    segments_table,
+)
 from saddlepoint.results import interval, read_csv, read_json
 
 MEASUREMENTS = ("natural", "fgsm", "pgd")
@@ -235,3 +244,107 @@ def test_the_geometry_table_has_a_row_for_each_image() -> None:
     ]
     assert [record["image"] for record in made.records] == [0, 1]
     assert (made.records[1]["angle_mean"], made.records[1]["starts"]) == (45.0, 100)
+
+
+def under(attack: str, accuracy: float, **key: Any) -> dict[str, Any]:
+    made = result("pgd", "wide", attack, accuracy, **key)
+    made["key"]["attack"] = None if attack == "natural" else {"steps": 40, "restarts": 1}
+    return made
+
+
+def test_adversaries_are_beside_table_1() -> None:
+    rows = [
+        ("natural", "A", under("natural", 0.988)),
+        ("pgd", "A", under("pgd", 0.94)),
+        ("autoattack", "A", under("autoattack", 0.88, examples=1000)),
+        ("fgsm", "A_prime", under("fgsm", 0.965)),
+        ("pgd", "A_nat", None),
+    ]
+    made = adversaries_table(rows, dataset="mnist", network="wide network")
+    assert made.header[-3:] == ["Paper", "Difference", "Released model"]
+    assert made.rows[0][:4] == ["Natural", "", "", ""] and made.rows[0][-3:] == ["98.8", "+0.0", "98.53"]
+    assert made.rows[1] == ["PGD", "40", "1", "A", "94.0 (93.5–94.4)", "93.2", "+0.8", ""]
+    assert made.rows[2][0] == "AutoAttack (first 1000)" and made.rows[2][-1] == "88.5"
+    assert made.rows[3][3:] == ["A'", "96.5 (96.1–96.8)", "96.8", "-0.3", ""]
+    assert made.rows[4][3:] == ["A_nat", "not run", "", "", ""]
+    assert '"first n": measured on the first n test images only.' in made.notes
+    assert [record["files"] for record in made.records][-1] == ""
+
+
+def test_a_part_common_to_all_rows_is_said_once() -> None:
+    made = adversaries_table([("pgd", "A", under("pgd", 0.9, examples=500))], dataset="digits", network="x")
+    assert made.rows[0][0] == "PGD"
+    assert "Measured on the first 500 of 10000 test images only." in made.notes
+    assert made.header == ["Adversary", "Steps", "Restarts", "Source", "Accuracy in %"]
+
+
+def test_the_transfer_grid_has_the_papers_rows_as_targets() -> None:
+    cells = {
+        ("standard wide", "pgd wide"): under("pgd_7", 0.8),
+        ("standard wide", "standard wide"): under("pgd_7", 0.01),
+        ("pgd wide", "pgd wide"): under("pgd_7", 0.65),
+        ("pgd wide", "standard wide"): None,
+    }
+    made = grid_table(
+        cells,
+        dataset="cifar10",
+        title="t",
+        sides=("target", "source"),
+        notes=[],
+        item="transfer_pgd_7",
+        intervals=False,
+    )
+    assert made.header == ["Target / source", "pgd wide", "standard wide"]
+    assert made.rows == [
+        ["standard wide", "80.0 [79.7]", "1.0 [0]"],
+        ["pgd wide", "65.0 [64.2]", "not run [86]"],
+    ]
+    places = {place: (record["target"], record["source"]) for place, record in zip(made.at, made.records, strict=True)}
+    assert places[1, 1] == ("pgd wide", "pgd wide")
+    assert made.notes[-1] == "In square brackets, the paper: Table 4 (ICLR)."
+
+
+def test_tables_3_to_5_are_the_papers() -> None:
+    fgsm, pgd, white = (published("cifar10", item) for item in ("transfer_fgsm", "transfer_pgd_7", "white_box"))
+    assert fgsm and pgd and white
+    # The check that says which side is the source: Table 2's A' and A_nat rows.
+    assert (fgsm["cells"]["pgd wide"]["pgd wide"], fgsm["cells"]["pgd wide"]["standard wide"]) == (67.0, 85.6)
+    assert (pgd["cells"]["pgd wide"]["pgd wide"], pgd["cells"]["pgd wide"]["standard wide"]) == (64.2, 86.0)
+    assert white["cells"]["pgd simple"] == {"natural": 79.4, "fgsm": 51.7, "fgsm_rs": 55.9, "pgd_7": 47.1, "pgd": 43.7}
+
+
+def test_epsilon_rows_are_networks_and_attacks() -> None:
+    measured = under("epsilon-linf-square", 0)
+    measured["key"] |= {"norm": "linf", "attack": "square", "eps": ["0", "0.3"]}
+    measured |= {"accuracies": [0.99, 0.5], "intervals": [[0.98, 1.0], [0.4, 0.6]]}
+    made = epsilon_table([measured], dataset="mnist")
+    assert made.header == ["Training, attack", "0", "0.3"]
+    assert made.rows == [["PGD, Square (no gradient)", "99.0 (98.8)", "50.0 (98)"]]
+    assert [record["value"] for record in made.records] == [99.0, 50.0]
+
+
+def test_segments_and_filters_in_words() -> None:
+    measured = {"run": {"training": "pgd", "model": "wide"}, "command": "c", "file": "f"}
+    between = {
+        "ends": 2.0,
+        "middle": 1.5,
+        "random": 0.1,
+        "highest_at_an_end": 0.9,
+        "cosine": 0.25,
+        "negative_cosines": 0.1,
+    }
+    assert segments_table([measured | between], dataset="x").rows == [
+        ["PGD wide", "2", "1.5", "0.1", "90%", "0.250", "10%"]
+    ]
+    layers = {"filters": 32, "alive": 5, "single_weight": 3, "bias_low": 0.05, "bias_high": 0.175}
+    assert filters_table([measured | layers], dataset="x").rows == [["PGD wide", "5 of 32", "3 of 5", "0.050 to 0.175"]]
+
+
+def test_diagnostics_say_pass_or_suspicious() -> None:
+    check = {"name": "more steps", "expected": "no weaker", "numbers": {"steps 5": 0.5, "steps 20": 0.25}}
+    found = {"pgd wide": [check | {"passed": True}], "fgsm wide": [check | {"passed": False}]}
+    made = diagnostics_table(found, dataset="x", notes=["n"])
+    assert made.rows == [
+        ["pgd wide: more steps", "no weaker", "steps 5: 50.0%, steps 20: 25.0%", "pass"],
+        ["fgsm wide: more steps", "no weaker", "steps 5: 50.0%, steps 20: 25.0%", "suspicious"],
+    ]

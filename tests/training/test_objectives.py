@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD
 from saddlepoint.errors import InputError
+from saddlepoint.losses import Divergence
 from saddlepoint.threat import Threat
-from saddlepoint.training.objectives import Adversarial, Standard
+from saddlepoint.training.objectives import Adversarial, Standard, Trades
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -96,3 +97,22 @@ def test_losses_are_float32_under_autocast(model: Seen) -> None:
         for objective in (Standard(), Adversarial(PGD(Threat("linf", 0.1), steps=1))):
             losses, logits = objective(model, X, Y, seeded(0), 0.0)
             assert (losses.dtype, logits.dtype) == (torch.float32, torch.bfloat16)
+
+
+def test_trades_is_the_natural_loss_and_beta_divergences(model: Seen) -> None:
+    attack = PGD(Threat("linf", 0.1), steps=3, loss=Divergence())
+    losses, logits = Trades(attack, beta=4.0)(model, X, Y, seeded(0), 0.0)
+    crafted = model.images[-1]
+    assert attack.threat.contains(crafted, X).all()
+    natural, adversarial = model.network(X).log_softmax(1), model.network(crafted).log_softmax(1)
+    divergence = (natural.exp() * (natural - adversarial)).sum(1)
+    torch.testing.assert_close(losses, -natural[torch.arange(5), Y] + 4 * divergence)
+    torch.testing.assert_close(logits, model.network(crafted))
+    start = attack.start(X, seeded(0))
+    from_start = (natural.exp() * (natural - model.network(start).log_softmax(1))).sum(1)
+    assert (divergence > from_start).all()  # the attack climbs it
+
+
+def test_trades_without_a_ball_is_standard_training(model: Seen) -> None:
+    losses, _ = Trades(PGD(Threat("linf", 0), steps=1, loss=Divergence()))(model, X, Y, seeded(0), 0.0)
+    torch.testing.assert_close(losses, Standard()(model, X, Y, seeded(0), 0.0)[0])

@@ -70,6 +70,11 @@ class Subject:
         tracker.finish({f"{row['checkpoint']}/{row['measurement']}": row["accuracy"] for row in rows})
 
     @property
+    def capacity(self) -> int:
+        """The network's width in the units of its family."""
+        return int(yaml.safe_load(self.directory.config.read_text())["model"]["capacity"])
+
+    @property
     def label(self) -> str:
         """For people: which network this is."""
         return f"{self.directory.path.parent.name} {self.directory.path.name}"

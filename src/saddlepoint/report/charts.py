@@ -121,14 +121,19 @@ class Chart:
 
     def write(self, folder: Path, name: str) -> list[Path]:
         """<name>.pdf, .png and .json; the same chart gives the same bytes."""
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "json")]
-        figure = self.draw()
-        figure.savefig(paths[0], metadata={"CreationDate": None})
-        figure.savefig(paths[1], metadata={"Software": None})
-        plt.close(figure)
-        write_atomically(paths[2], self.as_json().encode())
-        return paths
+        path = folder / f"{name}.json"
+        write_atomically(path, self.as_json().encode())
+        return [*print_figure(self.draw(), folder, name), path]
+
+
+def print_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """<name>.pdf and <name>.png; the same figure gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    figure.savefig(paths[0], metadata={"CreationDate": None})
+    figure.savefig(paths[1], metadata={"Software": None})
+    plt.close(figure)
+    return paths
 
 
 def _plain(value: Any) -> Any:

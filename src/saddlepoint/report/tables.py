@@ -164,7 +164,7 @@ def adversaries_table(rows: Sequence[tuple[str, str, Result | None]], *, dataset
                 NAMES.get(name, name) + (f" (first {part})" if part else ""),
                 str(attack.get("steps", "")),
                 str(attack.get("restarts", "")),
-                "" if name == "natural" else source,
+                "" if name == "natural" else source.replace("_prime", "'"),
                 _in_words(record, False),
                 *(["" if reference is None else f"{reference:g}", _signed(difference)] if paper else []),
                 *(["" if released is None else f"{released:g}"] if others else []),

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saddlepoint.attacks import PGD
+from saddlepoint.data import Data, Split
+from saddlepoint.errors import InputError
+from saddlepoint.evaluation.autoattack import AutoAttack
+from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.threat import Threat
+
+pytest.importorskip("pyautoattack")
+
+
+class Bands(nn.Module):
+    """Ten classes by the mean pixel: class c from c / 10 to (c + 1) / 10, with a margin that eps can cross or not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -30 * (x.flatten(1).mean(1, keepdim=True) - (torch.arange(10) + 0.5) / 10).abs()
+
+
+@pytest.fixture
+def bands() -> Split:
+    """Means 0.15 and 0.45 are in the middle of their bands, 0.28 and 0.52 are near an edge."""
+    pixels = torch.tensor([15, 28, 45, 52], dtype=torch.uint8).reshape(4, 1, 1, 1).expand(4, 1, 8, 8)
+    return Split(pixels.contiguous(), torch.tensor([1, 2, 4, 5]), 100)
+
+
+@pytest.mark.parametrize("only", [None, "square"])
+def test_it_breaks_what_can_be_broken(bands: Split, only: str | None) -> None:
+    threat = Threat("linf", 0.04)
+    outcome = evaluate(Bands(), bands, AutoAttack(threat, only, queries=300))
+    assert outcome.correct.tolist() == [True, False, True, False]
+    assert outcome.correct.tolist() == evaluate(Bands(), bands, PGD(threat, 20, restarts=3)).correct.tolist()
+
+
+def test_torchs_own_generator_and_the_model_are_left_alone(bands: Split) -> None:
+    before, model = torch.get_rng_state(), Bands().train()
+    first, again = (evaluate(model, bands, AutoAttack(Threat("l2", 0.2), "square", 20)).loss for _ in range(2))
+    assert first == again
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+
+
+def test_it_describes_itself(data: Data) -> None:
+    described = AutoAttack(Threat("linf", "8/255"), "square", 1000).describe()
+    assert described == {
+        "norm": "linf",
+        "eps": "8/255",
+        "autoattack": "square",
+        "queries": 1000,
+        "version": importlib.metadata.version("pyautoattack"),
+    }
+
+
+def test_other_bounds_are_refused() -> None:
+    with pytest.raises(InputError, match="AutoAttack knows images in"):
+        AutoAttack(Threat("linf", 1, (0, 255)))
+
+
+def test_missing_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("saddlepoint.evaluation.autoattack.version", absent)
+    with pytest.raises(InputError, match=r"pip install -e \.\[autoattack\]"):
+        AutoAttack(Threat("linf", 0.1))

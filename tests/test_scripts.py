@@ -1,0 +1,163 @@
+"""Every script that makes a part of the report, on networks of a second's training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import TINY, Outcome, run
+
+from saddlepoint.results import read_csv, read_json
+from saddlepoint.training.trainer import Trainer
+
+# The networks that the tables need, all simple.
+NETWORKS = [
+    ("simple", "standard", 0),
+    ("simple", "standard", 1),
+    ("simple", "pgd", 0),
+    ("simple", "pgd", 1),
+    ("simple", "static", 0),
+    ("architecture_b", "standard", 0),
+]
+SETTINGS = [
+    *TINY[:-1],
+    "models=[simple]",
+    "trainings=[standard,pgd]",
+    "evaluation.examples=12",
+    *(f"report.{part}.model=simple" for part in ("network", "epsilon", "directions", "angles", "filters")),
+    *(f"report.{part}.model=simple" for part in ("diagnostics", "methods")),
+    "report.sources.A_prime.model=simple",
+    "report.sources.A_nat.model=simple",
+    "report.attacks.square.queries=5",
+    "report.at_most.square=6",
+    "report.angles.trainings=[standard,pgd]",
+    "report.epsilon.linf=[0,2/16]",
+    "report.epsilon.l2=[0,1]",
+    "report.epsilon.steps=3",
+    "report.epsilon.queries=5",
+    "report.diagnostics.steps=[2,4]",
+    "report.diagnostics.examples=12",
+    "report.methods.trainings=[standard,static,pgd]",
+    "report.adversaries.A=[natural,fgsm,targeted,square]",
+    "report.adversaries.A_prime=[fgsm]",
+]
+TRANSFER = ["transfer_fgsm", "transfer_pgd_7"]
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return partial(run, capsys=capsys, monkeypatch=monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture
+def trained(outputs: Path, command: Command) -> Path:
+    for model, training, seed in NETWORKS:
+        arguments = [f"model={model}", f"training={training}", f"seed={seed}", f"output_dir={outputs}"]
+        assert command("train.py", *TINY, *arguments).status == 0
+    return outputs
+
+
+def report(outputs: Path, kind: str, name: str) -> Path:
+    (folder,) = outputs.glob("digits/report*")
+    return folder / kind / name
+
+
+@pytest.mark.parametrize(
+    ("script", "tables", "figures"),
+    [
+        ("adversaries_table", ["adversaries"], []),
+        (
+            "transfer_tables",
+            ["transfer_fgsm", "transfer_pgd_7", "white_box", "transfer_copy"],
+            ["directions", "angles"],
+        ),
+        ("epsilon_curves", ["epsilon_linf", "epsilon_l2"], ["epsilon"]),
+        ("training_curves", [], ["training_loss", "robust_overfitting"]),
+        ("filters", ["filters"], ["filters", "output_layer"]),
+        ("diagnostics", ["diagnostics"], []),
+        ("methods_table", ["methods"], []),
+    ],
+)
+def test_scripts_make_their_part(
+    script: str,
+    tables: list[str],
+    figures: list[str],
+    trained: Path,
+    command: Command,
+) -> None:
+    def make() -> str:
+        outcome = command(f"scripts/{script}.py", *SETTINGS, f"output_dir={trained}")
+        assert outcome.err == "" and outcome.status == 0
+        return outcome.out
+
+    assert "not trained" not in make()
+    made = [report(trained, "tables", f"{name}.json") for name in tables]
+    made += [report(trained, "figures", f"{name}.json") for name in figures]
+    before = [path.read_bytes() for path in made]
+    for path in made[: len(tables)]:
+        records = read_json(path)["records"]
+        assert records and not any(record.get("value", 0) is None for record in records)
+        for record in records:
+            for file in record["files"].split("; "):
+                assert (trained / "digits" / file).exists()
+    assert "measuring" not in make()  # all of it is there
+    assert [path.read_bytes() for path in made] == before
+
+
+def test_the_tables_agree_with_each_other(trained: Path) -> None:
+    """What two tables measure alike is the same number."""
+
+    def values(name: str, *keys: str) -> dict[tuple[str, ...], str]:
+        rows = read_csv(report(trained, "tables", f"{name}.csv"))
+        return {tuple(row[key] for key in keys): row["value"] for row in rows}
+
+    adversaries = values("adversaries", "attack", "source")
+    white = values("white_box", "network", "attack")
+    for attack in ("natural", "fgsm"):
+        assert adversaries[attack, "A"] == white["pgd simple", attack]
+    assert adversaries["fgsm", "A_prime"] == values("transfer_fgsm", "target", "source")["pgd simple", "pgd simple"]
+    methods = values("methods", "training", "attack")
+    assert methods["pgd", "Natural, last"] == white["pgd simple", "natural"]
+    assert methods["standard", "FGSM, last"] == white["standard simple", "fgsm"]
+    epsilon = values("epsilon_linf", "training", "attack", "eps")
+    for attack in ("pgd", "square"):  # no eps is natural
+        assert epsilon["pgd", attack, "0"] == white["pgd simple", "natural"]
+
+
+def test_static_needs_its_source(command: Command, tmp_path: Path) -> None:
+    outcome = command("train.py", *TINY, "training=static", f"output_dir={tmp_path}")
+    assert outcome.status == 2
+    assert "simple-standard" in outcome.err and "train it first" in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_dropout_resumes_bit_for_bit(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Architecture B draws its dropout from a generator that is saved with the rest."""
+    step = Trainer._step
+
+    def dying(self: Trainer) -> None:
+        if self.step == 3:  # which is saved
+            raise ZeroDivisionError
+        step(self)
+
+    arguments = ["train.py", *TINY, "model=architecture_b", "training=standard"]
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Trainer, "_step", dying)
+        command(*arguments, f"output_dir={tmp_path}/halves")
+    weights = []
+    for folder in ("halves", "whole"):
+        torch.rand(7)  # whatever ran before in this process
+        assert command(*arguments, f"output_dir={tmp_path}/{folder}").status == 0
+        weights.append(next((tmp_path / folder).rglob("last.safetensors")).read_bytes())
+    assert weights[0] == weights[1]

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import torch
+
+from saddlepoint.attacks import PGD
+from saddlepoint.data import Data
+from saddlepoint.models import CNN
+from saddlepoint.threat import Threat
+from saddlepoint.training.static import replaced
+
+
+def test_every_image_is_replaced_by_its_adversarial_example(data: Data, network: CNN) -> None:
+    attack = PGD(Threat("linf", "2/16"), steps=3, random_start=False)
+    made = replaced(data.train, network, attack, torch.Generator().manual_seed(0), batch_size=7)
+    x, x_adv = data.train.images(slice(None)), made.images(slice(None))
+    torch.testing.assert_close(x_adv, attack.craft(network, x, data.train.labels))
+    assert attack.threat.contains(x_adv, x).all()
+    assert torch.equal(made.labels, data.train.labels)
+    chosen = torch.tensor([5, 2])
+    assert torch.equal(made.images(chosen), x_adv[chosen])
+    assert torch.equal(made.images(chosen), made.images(chosen))  # once and for all
