@@ -9,7 +9,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce report test lint benchmark clean
+.PHONY: help reproduce report test lint benchmark soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -28,6 +28,10 @@ lint: .venv/ready ## check style and types
 
 benchmark: .venv-benchmark/ready ## measure the attack's speed beside other libraries
 	@PYTHONPATH=src .venv-benchmark/bin/python scripts/benchmark.py $(ARGS)
+
+soak: .venv-benchmark/ready ## other libraries' attacks beside ours, 200 kills, deliberate mistakes, a million examples
+	@PYTHONPATH=src .venv-benchmark/bin/python -m pytest tests/test_second_opinions.py
+	@$(RUN) scripts/soak.py $(ARGS)
 
 clean: ## delete the trained networks and results, but not the committed ones
 	find outputs -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +

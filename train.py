@@ -27,6 +27,7 @@ from saddlepoint.config import (
     own_networks,
     run_directory,
 )
+from saddlepoint.errors import InputError
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training.static import replaced
 
@@ -36,6 +37,8 @@ log = logging.getLogger("train")
 @entry("train")
 def main(cfg: DictConfig) -> None:
     directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
+    if not isinstance(cfg.overwrite, bool):
+        raise InputError(f"overwrite={cfg.overwrite}; choose true or false")
     defined = definition(cfg)
     runtime: Runtime = build(cfg.runtime)
     logging.getLogger().setLevel(cfg.logger.level if runtime.processes.first else logging.WARNING)
@@ -72,6 +75,7 @@ def main(cfg: DictConfig) -> None:
             claim(directory, defined, cfg.overwrite)
         processes.gather(None)  # the others wait for the directory to be claimed
         if directory.finished:
+            directory.discard_states()  # where it was killed between the two
             log.info("%s is finished; overwrite=true trains it again\n%s", directory.path, measure)
             return
         log.info("%s on %s", directory.path, runtime.describe())

@@ -18,7 +18,7 @@ from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
 from saddlepoint.config import build, next_command, report_folder, subjects, test_images
 from saddlepoint.data import Split
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, whole
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report import figures
@@ -86,6 +86,8 @@ def main(cfg: DictConfig) -> None:
     if build(cfg.runtime).processes.count > 1:
         raise InputError("loss_histograms.py works as one process; start it without torchrun")
     settings, seed = cfg.landscape, cfg.evaluation.seed
+    for name in ("examples", "starts", "histogram_starts"):
+        whole(settings[name], f"landscape.{name}")
     attack, batch_size = build(settings.attack), cfg.evaluation.batch_size
     split = test_images(cfg)[0].take(settings.examples)
     paths, ends, lines, geometry, between = {}, {}, {}, [], []

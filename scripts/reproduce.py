@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from saddlepoint.cli import entry
 from saddlepoint.config import SCRIPTS_OWN, build, report_folder, run_directory, typed
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, whole
 from saddlepoint.results import read_csv
 from saddlepoint.runtime import visible_gpus
 from saddlepoint.training.checkpoint import RunDirectory
@@ -96,9 +96,12 @@ class Training:
 
 
 def die_with_parent() -> None:
-    """In a child process: end when reproduce.py ends, however it ends, instead of training on unseen (Linux)."""
+    """In a child process: end when reproduce.py ends, however it ends, instead of training on unseen (Linux).
+
+    At once, so that the same command can follow at once; a signal to reproduce.py itself is passed on, see train.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
 def train(plan: list[Training], jobs: int, threads: int | None, gpus: list[str]) -> None:
@@ -129,9 +132,10 @@ def train(plan: list[Training], jobs: int, threads: int | None, gpus: list[str])
                     log.info("trained %s", each.directory.path)
                 bar.n = sum(each.cost * each.done for each in active)
                 bar.refresh()
-    finally:
+    finally:  # a signal too ends here: each finishes its step and writes its state
         for each in running:
             each.process.terminate()
+        for each in running:
             each.process.wait()
 
 
@@ -157,8 +161,10 @@ def main(cfg: DictConfig) -> None:
     # A device that the user numbered, such as cuda:1, is where everything goes.
     gpus = visible_gpus() if on_gpu and cfg.runtime.device in ("auto", "cuda") else []
     jobs = cfg.jobs if cfg.jobs is not None else max(1, len(gpus)) if on_gpu else cores
-    if jobs < 1:
-        raise InputError(f"jobs={jobs}; expected at least 1")
+    whole(jobs, "jobs")
+    whole(cfg.seeds, "seeds")
+    if not cfg.models or not cfg.trainings:
+        raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
     build(cfg.dataset.data)  # before anything starts: the data are there, or are downloaded once
     plan = [Training(cfg, *network) for network in networks(cfg)]
     jobs = min(jobs, len(plan))
@@ -166,7 +172,8 @@ def main(cfg: DictConfig) -> None:
     train(plan, jobs, None if own_threads else max(1, cores // jobs), gpus)
     for script in (*(EXTRAS if cfg.extras else ()), *REPORTS):
         passed_on = [o for o in typed() if o.split("=")[0] not in ("jobs", "extras")]
-        if subprocess.run([sys.executable, f"scripts/{script}.py", *passed_on], check=False).returncode:
+        command = [sys.executable, f"scripts/{script}.py", *passed_on]
+        if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode:
             raise InputError(f"scripts/{script}.py failed; its message is above")
     log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, report_folder(cfg))
     log.info("Networks, histories and results: %s", plan[0].directory.path.parent.parent)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD, Targeted, undisturbed
@@ -214,6 +216,24 @@ def test_more_restarts_never_raise_the_accuracy(batch_norm_network: nn.Module) -
     accuracies = [accuracy(restarts) for restarts in (1, 2, 4, 8)]
     assert accuracies == sorted(accuracies, reverse=True)
     assert 1 > accuracies[0] > accuracies[-1] > 0
+
+
+@given(seed=st.integers(0, 2**31), norm=st.sampled_from(["linf", "l2"]), eps=st.floats(0, 0.4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+def test_more_restarts_are_never_weaker_on_any_example(
+    batch_norm_network: nn.Module, seed: int, norm: str, eps: float
+) -> None:
+    x = torch.rand(16, 1, 4, 4, generator=seeded(seed))
+    y = batch_norm_network(x).argmax(1)
+    before_broken = torch.zeros(16, dtype=torch.bool)
+    before_loss = torch.full((16,), -torch.inf)
+    for restarts in (1, 2, 4):
+        attack = PGD(Threat(norm, eps), steps=1, step_size=eps / 2, restarts=restarts)
+        logits = batch_norm_network(attack(batch_norm_network, x, y, seeded(seed)))
+        broken, loss = logits.argmax(1) != y, CrossEntropy()(logits, y)
+        assert (broken | ~before_broken).all()
+        assert ((loss >= before_loss - 1e-5) | broken).all()
+        before_broken, before_loss = broken, loss
 
 
 def test_no_restart_is_spent_on_a_broken_example() -> None:

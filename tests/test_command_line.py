@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +16,9 @@ import pytest
 import torch
 from command_line import ROOT, TINY, Outcome, load_script, run
 from test_configs import composed
+
+from saddlepoint.data import MNIST_MD5
+from saddlepoint.training.checkpoint import RunDirectory
 
 Run = Callable[..., Outcome]
 
@@ -27,12 +34,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 BAD_INPUT = [
     (["dataset=mnst"], "unknown dataset 'mnst'; choose cifar10, digits, mnist, own (did you mean mnist?)"),
-    (["model=huge"], "unknown model 'huge'; choose architecture_b, capacity2, capacity4, capacity8, simple, wide"),
-    (
-        ["training=pgdd"],
-        "unknown training 'pgdd'; choose fgsm, fgsm_rs, pgd, standard, static, trades (did you mean pgd?)",
-    ),
-    (["attack=cw"], "unknown attack 'cw'; choose fgsm, fgsm_rs, pgd, trades"),
+    (["model=huge"], "unknown model 'huge'; choose "),
+    (["training=pgdd"], "(did you mean pgd?)"),
+    (["attack=cw"], "unknown attack 'cw'; choose fgsm, "),
     (["recipe=quick"], "unknown recipe 'quick'; choose fast, paper"),
     (["threat=l1"], "unknown threat 'l1'; choose l2, linf"),
     (["threat.epsilon=0.1"], "unknown setting 'threat.epsilon'"),
@@ -44,14 +48,45 @@ BAD_INPUT = [
     (["attack.steps=-3"], "attack.steps=-3; expected a whole number of at least 1"),
     (["attack.steps=1.5"], "attack.steps=1.5; expected a whole number of at least 1"),
     (["attack.step_size=-1"], "attack.step_size=-1 is negative"),
-    (["recipe.batch_size=0"], "recipe.batch_size=0; expected between 1 and the 1100 training images"),
+    (["recipe.batch_size=0"], "recipe.batch_size=0; expected a whole number of at least 1"),
+    (["recipe.batch_size=abc"], "recipe.batch_size=abc; expected a whole number of at least 1"),
     (["recipe.batch_size=2000"], "recipe.batch_size=2000; expected between 1 and the 1100 training images"),
-    (["recipe.steps=0"], "0 training steps"),
-    (["recipe.epochs=2"], "recipe.steps=3000 and recipe.epochs=2; give one of them"),
+    (["recipe.steps=0"], "recipe.steps=0; expected a whole number of at least 1"),
+    (["recipe.steps=many"], "recipe.steps=many; expected a whole number of at least 1"),
+    (["recipe.steps=null"], "recipe.steps=None and recipe.epochs=None; give one of them"),
+    (["recipe.steps=null", "recipe.epochs=-1"], "recipe.steps=-22; expected"),
+    (["recipe.evaluations=0"], "recipe.evaluations=0; expected a whole number of at least 1"),
+    (["recipe.monitor.examples=0"], "recipe.monitor.examples=0; expected a whole number of at least 1"),
+    (["recipe.reduction=max"], "recipe.reduction=max; choose mean or sum"),
+    (["recipe.precision=float16"], "recipe.precision=float16; choose float32 or bfloat16"),
+    (["recipe.warmup=2"], "recipe.warmup=2; expected at least 0 and below 1"),
+    (["recipe.schedule.peak=fast"], "recipe.schedule.peak=fast; expected a number of at least 0, such as 1e-3"),
+    (["recipe.schedule.peak=-1"], "recipe.schedule.peak=-1; expected a number of at least 0"),
+    (["recipe.schedule.peak=inf"], "recipe.schedule.peak=inf; expected a number of at least 0"),
+    (["recipe.weight_decay=-1"], "recipe.weight_decay=-1; expected a number of at least 0"),
+    (["recipe.optimizer._target_=torch.optim.Nope"], "Error locating target 'torch.optim.Nope'"),
+    (["recipe.attack.model_mode=test"], "attack.model_mode=test; choose eval or train"),
+    (["training.select=accuracy"], "training.select=accuracy; choose robust or natural"),
+    (["threat.norm=l3"], "l3"),
+    (["threat.bounds=[1,0]"], "threat.bounds=(1.0, 0.0) is empty; expected low < high"),
+    (["threat.eps="], "threat.eps= is not a number"),
+    (["threat.eps='"], "threat.eps='"),
+    (["+threat.colour=red"], "unexpected keyword argument 'colour'"),
+    (["seed=abc"], "seed=abc; expected a whole number of at least 0"),
+    (["seed=1.5"], "seed=1.5; expected a whole number of at least 0"),
+    (["seed=../../x"], "seed=../../x; expected a whole number of at least 0"),
+    (["model.name=../../x"], "is no name of a directory; a run lies inside output_dir"),
+    (["dataset.name=../x"], "../x is no name of a directory; a run lies inside output_dir"),
+    (["logger=wnadb"], "unknown logger 'wnadb'; choose csv, none, wandb (did you mean wandb?)"),
+    (["overwrite=maybe"], "overwrite=maybe; choose true or false"),
+    (["foo"], "missing EQUAL"),
+    (["recipe.epochs=2"], "and recipe.epochs=2; give one of them"),
     (["model.capacity=0"], "model.capacity=0; expected at least 1"),
     (["runtime.device=cpux"], "runtime.device=cpux is no device; choose auto, cpu or cuda"),
+    (["runtime.device=mps"], "runtime.device=mps is no device; choose auto, cpu or cuda"),
+    (["runtime.threads=abc"], "runtime.threads=abc; expected a whole number of at least 1"),
     (["runtime.precision=float8"], "runtime.precision=float8; choose auto, float32 or bfloat16"),
-    (["runtime.threads=0"], "runtime.threads=0; expected at least 1"),
+    (["runtime.threads=0"], "runtime.threads=0; expected a whole number of at least 1"),
     (["dataset.data.held_out=5000"], "dataset.held_out=5000; expected between 1 and 1296"),
     (["model=simple,wide"], "Ambiguous value for argument 'model=simple,wide'"),
 ]
@@ -67,6 +102,126 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+TABLE, HISTOGRAMS, REPRODUCE = (f"scripts/{name}.py" for name in ("accuracy_table", "loss_histograms", "reproduce"))
+BAD_SCRIPT_INPUT = [
+    (TABLE, "models=wide", "models=wide; expected a list such as [wide]"),
+    (TABLE, "trainings=pgd", "trainings=pgd; expected a list such as [pgd]"),
+    (TABLE, "seeds=0", "seeds=0; expected a whole number of at least 1"),
+    (TABLE, "seeds=abc", "seeds=abc; expected a whole number of at least 1"),
+    (TABLE, "evaluation=blackbox", "unknown evaluation 'blackbox'"),
+    (TABLE, "evaluation.checkpoint=middle", "evaluation.checkpoint=middle; choose last or best"),
+    (TABLE, "evaluation.examples=0", "evaluation.examples=0; expected between 1 and the 500 test images"),
+    (TABLE, "evaluation.examples=501", "evaluation.examples=501; expected between 1 and the 500 test images"),
+    (TABLE, "evaluation.examples=abc", "evaluation.examples=abc; expected between 1 and the 500 test images"),
+    (TABLE, "evaluation.batch_size=0", "evaluation.batch_size=0; expected a whole number of at least 1"),
+    (HISTOGRAMS, "landscape.starts=0", "landscape.starts=0; expected a whole number of at least 1"),
+    (HISTOGRAMS, "landscape.examples=-1", "landscape.examples=-1; expected a whole number of at least 1"),
+    (REPRODUCE, "jobs=0", "jobs=0; expected a whole number of at least 1"),
+    (REPRODUCE, "jobs=abc", "jobs=abc; expected a whole number of at least 1"),
+    (REPRODUCE, "models=[]", "expected at least one of each"),
+]
+
+
+@pytest.mark.parametrize(("script", "setting", "message"), BAD_SCRIPT_INPUT)
+def test_bad_input_of_a_script(script: str, setting: str, message: str, command: Run, tmp_path: Path) -> None:
+    outcome = command(script, setting, f"output_dir={tmp_path}/out")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert outcome.err.startswith("error: ") and message in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+BAD_ENVIRONMENT = [
+    ({"WORLD_SIZE": "two"}, "WORLD_SIZE is set, but not as torchrun does"),
+    ({"WORLD_SIZE": "2"}, "unset it, or use torchrun"),
+    ({"WORLD_SIZE": "2", "RANK": "0"}, "unset it, or use torchrun"),
+]
+
+
+@pytest.mark.parametrize(("environment", "message"), BAD_ENVIRONMENT)
+def test_bad_environment(
+    environment: dict[str, str], message: str, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    outcome = command("train.py", f"output_dir={tmp_path}/out")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert message in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def begun(trained: Path) -> Path:
+    """A run that has a state to go on from."""
+    (summary,) = trained.rglob("training.json")
+    summary.unlink()
+    RunDirectory(summary.parent).write_state({"step": 1})
+    return trained
+
+
+# A file of a run, what it then holds (None: a directory stands there), what is run, and what it says.
+BAD_FILES = [
+    ("begun", "config.yaml", b"{", "config.yaml is damaged"),
+    ("begun", "config.yaml", b"\xff\xfe\x00", "config.yaml is damaged"),
+    ("begun", "config.yaml", b"", "holds another configuration"),
+    ("begun", "config.yaml", b"[1, 2]", "holds another configuration"),
+    ("begun", "state.pt", b"", "state.pt is damaged"),
+    ("begun", "state.pt", b"garbage", "state.pt is damaged"),
+    ("begun", "state.pt", pickle.dumps({"step": print}), "state.pt is damaged"),
+    ("trained", "config.yaml", b"{", "is no run's config"),
+    ("trained", "config.yaml", b"\xff\xfe\x00", "is no run's config"),
+    ("trained", "config.yaml", b"dataset: 3", "is no run's config"),
+    ("trained", "config.yaml", b"", "is no run's config"),
+    ("trained", "training.json", b"{", "is not valid JSON"),
+    ("trained", "training.json", b"\xff", "is not valid JSON"),
+    ("trained", "training.json", b"[]", "does not hold a result"),
+    ("trained", "training.json", b"{}", "is no summary of a training"),
+    ("trained", "results/last-natural.json", b"{", "is not valid JSON; delete it"),
+    ("trained", "results/last-natural.json", b"7", "does not hold a result; delete it"),
+    ("trained", "last.safetensors", b"", "is damaged or no safetensors file"),
+    ("trained", "last.safetensors", (10**12).to_bytes(8, "little") + b"{}", "is damaged or no safetensors file"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize(("kind", "name", "content", "message"), BAD_FILES)
+def test_bad_files_are_named_and_nothing_is_changed(
+    kind: str, name: str, content: bytes, message: str, command: Run, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    (directory,) = (path.parent for path in folder.rglob("config.yaml"))
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).write_bytes(content)
+    before = files(folder)
+    script = ["train.py", *TINY, "training=standard"] if kind == "begun" else [TABLE, *SCRIPT]
+    outcome = command(*script, f"output_dir={folder}")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert outcome.err.startswith("error: ") and message in outcome.err
+    assert directory.name in outcome.err
+    after = files(folder)
+    for each in (before, after):
+        each.pop(str(directory.relative_to(folder) / ".lock"))  # holds a process number
+    assert after == before
+
+
+def test_data_that_are_not_the_published_ones(command: Run, tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in MNIST_MD5:
+        (raw / name).write_bytes(b"no images")
+    outcome = command("train.py", "dataset=mnist", f"data_dir={tmp_path}/data", f"output_dir={tmp_path}/out")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert "is not the published file (wrong md5)" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_is_a_file(command: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    outcome = command("train.py", *TINY, f"output_dir={tmp_path}/out")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert f"cannot write to {tmp_path}/out" in outcome.err
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -151,6 +306,54 @@ def test_kill_and_go_on_is_bitwise_the_same(command: Run, tmp_path: Path) -> Non
         assert killed.read_bytes() == whole.read_bytes(), name
 
 
+def start(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, stderr=pipe, stdout=pipe, text=True
+    )
+
+
+@pytest.mark.parametrize("script", ["train.py", "scripts/reproduce.py"])
+def test_a_signal_leaves_a_state_a_status_and_one_line(script: str, tmp_path: Path) -> None:
+    own = ["jobs=1", "models=[simple]", "trainings=[pgd]", "extras=false"] if script == "scripts/reproduce.py" else []
+    process = start(script, *own, "recipe.steps=100000", "recipe.evaluations=10000", f"output_dir={tmp_path}")
+    while process.poll() is None and not list(tmp_path.rglob("previous.pt")):
+        time.sleep(0.1)
+    number = signal.SIGTERM if script == "train.py" else signal.SIGINT
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err == f"error: stopped by {number.name}; the same command goes on from here\n"
+    (directory,) = (path.parent for path in tmp_path.rglob("config.yaml"))
+    with RunDirectory(directory).hold():  # nobody trains there any more
+        state = RunDirectory(directory).read_state()
+    assert state is not None
+    assert state["step"] >= len(state["rows"]) * 10 > 0
+    if script != "train.py":
+        assert (
+            (directory / "train.log").read_text().endswith("stopped by SIGTERM; the same command goes on from here\n")
+        )
+
+
+def test_no_key_is_ever_written(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "0123456789abcdef" * 2 + "planted!"
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, key)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    settings = [setting for setting in TINY if setting != "logger=none"]
+    arguments = ["logger=wandb", f"output_dir={tmp_path}"]
+    outcomes = [
+        command("train.py", *settings, "training=standard", *arguments),
+        command(TABLE, *settings, "models=[simple]", "trainings=[standard]", *arguments),
+    ]
+    assert [outcome.status for outcome in outcomes] == [0, 0]
+    written = files(tmp_path)
+    assert any(name.endswith(".wandb") for name in written)
+    assert not [name for name, content in written.items() if key.encode() in content]
+    assert not [outcome for outcome in outcomes if key in outcome.out + outcome.err]
+
+
 @pytest.fixture
 def trained(command: Run, tmp_path: Path) -> Path:
     assert command("train.py", *TINY, "training=standard", f"output_dir={tmp_path}").status == 0
@@ -181,19 +384,26 @@ def test_accuracy_table_says_what_is_not_run(command: Run, trained: Path) -> Non
     assert "not run" in outcome.out
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other", "altered"])
 def test_damaged_checkpoint(command: Run, trained: Path, damage: str) -> None:
     (weights,) = trained.rglob("last.safetensors")
     if damage == "missing":
         weights.unlink()
     elif damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "altered":  # one bit of one weight
+        weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
     else:
         (config,) = trained.rglob("config.yaml")
         config.write_text(config.read_text().replace("    capacity: 1", "    capacity: 2"))
     outcome = command("scripts/accuracy_table.py", *SCRIPT, f"output_dir={trained}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    expected = {"missing": "cannot read", "truncated": "is damaged", "other": "holds another network"}
+    expected = {
+        "missing": "cannot read",
+        "truncated": "is damaged",
+        "other": "holds another network",
+        "altered": "is not what the training wrote",
+    }
     assert expected[damage] in outcome.err
     assert not list(trained.rglob("report*"))
 
@@ -204,6 +414,20 @@ def test_a_stored_config_builds_only_our_networks(command: Run, trained: Path) -
     outcome = command("scripts/accuracy_table.py", *SCRIPT, f"output_dir={trained}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "wants to build os.system" in outcome.err
+
+
+def test_names_in_a_strangers_run_do_not_lead_out_of_the_directory(command: Run, trained: Path) -> None:
+    (summary,) = trained.rglob("training.json")
+    told = json.loads(summary.read_text())
+    evil = "../../../../../evil"
+    summary.write_text(json.dumps(told | {"dataset": evil, "model": evil, "training": evil, "recipe": evil}))
+    (config,) = trained.rglob("config.yaml")
+    config.write_text(config.read_text().replace("name: digits", f"name: {evil}"))
+    before = set(trained.parent.rglob("*"))
+    outcome = command(TABLE, *SCRIPT, f"output_dir={trained}")
+    assert "Traceback" not in outcome.err
+    assert all(path.is_relative_to(trained) for path in set(trained.parent.rglob("*")) - before)
+    assert not list(trained.parent.rglob("*evil*"))
 
 
 def test_a_variation_never_replaces_the_default_report(command: Run, trained: Path) -> None:

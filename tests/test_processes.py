@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from command_line import ROOT
 from safetensors.numpy import load_file
 
 from saddlepoint.results import read_json, unpack
+from saddlepoint.training.checkpoint import RunDirectory
 
 # Without a random start every process count solves the same problem, up to the rounding of sums.
 SETTINGS = [
@@ -147,3 +150,27 @@ def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     assert outcome.returncode != 0
     assert "error: recipe.batch_size=33 is for all processes; 2 cannot share it evenly" in outcome.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_stops_all_of_them_at_the_same_step(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
+    settings = ["training=standard", "recipe.steps=100000", "recipe.evaluations=10000", "recipe.monitor.steps=1"]
+    arguments = [*command, *settings, "runtime.threads=1", f"output_dir={tmp_path}"]
+    pipe, environment = subprocess.PIPE, {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    while process.poll() is None and not list(tmp_path.rglob("previous.pt")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=100)
+    assert err.count("stopped by SIGTERM; the same command goes on from here") == 1, err
+    state = RunDirectory(only(tmp_path, "state.pt").parent).read_state()
+    assert state is not None
+    assert len(state["generators"]) == 2
+    assert state["step"] >= 10 * len(state["rows"]) > 0
+
+
+def test_an_error_in_one_process_ends_the_others() -> None:
+    """Only the first finds out that the place cannot be written to; the other waits for it."""
+    outcome = run(2, "train.py", "output_dir=/proc/nowhere")
+    assert outcome.returncode != 0
+    assert outcome.stderr.count("error: cannot write to /proc/nowhere") == 1

@@ -49,7 +49,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ({"device": "gpu"}, r"runtime\.device=gpu is no device; choose auto, cpu or cuda"),
         ({"precision": "float16"}, r"runtime\.precision=float16; choose auto, float32 or bfloat16"),
-        ({"device": "cpu", "threads": 0}, r"runtime\.threads=0; expected at least 1"),
+        ({"device": "cpu", "threads": 0}, r"runtime\.threads=0; expected a whole number of at least 1"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, str | int], message: str) -> None:

@@ -93,6 +93,45 @@ def test_projection_is_inside_the_ball_and_the_bounds(threat: Threat, x: Tensor,
     assert threat.contains(point, x).all()
 
 
+@given(
+    norm=st.sampled_from(["linf", "l2"]),
+    shape=st.lists(st.integers(1, 5), min_size=2, max_size=4),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    bounds=st.sampled_from([(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)]),
+    part=st.sampled_from([0.0, 1e-9, 1.0]) | st.floats(0, 1),
+    seed=st.integers(0, 2**31),
+)
+def test_projection_for_any_shape_type_and_bounds(
+    norm: str, shape: list[int], dtype: torch.dtype, bounds: tuple[float, float], part: float, seed: int
+) -> None:
+    (low, high), generator = bounds, torch.Generator().manual_seed(seed)
+    threat = Threat(norm, part * (high - low), bounds)
+    x = (torch.rand(shape, generator=generator, dtype=dtype) * 1.5 - 0.25).clamp(0, 1) * (high - low) + low
+    x = x.clamp(low, high)
+    anywhere = x + torch.randn(shape, generator=generator, dtype=dtype) * (high - low)
+    for point in (threat.project(anywhere, x), threat.random_point(x, generator)):
+        assert (point.shape, point.dtype) == (x.shape, dtype)
+        assert (length(point - x, norm) <= threat.eps + 1e-6 * (high - low)).all()
+        assert point.min() >= low and point.max() <= high
+        torch.testing.assert_close(threat.project(point, x), point, atol=1e-6 * (high - low), rtol=0)
+    if part == 0:
+        assert torch.equal(threat.project(anywhere, x), x)
+
+
+@given(images(PIXEL), images(ANY_PIXEL), st.floats(0, 1))
+def test_projections_are_the_nearest_points(x: Tensor, anywhere: Tensor, eps: float) -> None:
+    """In closed form, pixel by pixel and image by image."""
+    x, anywhere = x.double(), anywhere.double()
+    found = Threat("linf", eps).project(anywhere, x).flatten().tolist()
+    for mine, a, b in zip(found, anywhere.flatten().tolist(), x.flatten().tolist(), strict=True):
+        assert mine == pytest.approx(min(max(a, b - eps, 0.0), b + eps, 1.0), abs=1e-12)
+    found_l2 = Threat("l2", eps, (-10, 10)).project(anywhere, x)  # far from the bounds: the ball alone
+    for mine_l2, a_l2, b_l2 in zip(found_l2, anywhere, x, strict=True):
+        distance = float((a_l2 - b_l2).norm())
+        expected = a_l2 if distance <= eps else b_l2 + (a_l2 - b_l2) * (eps / distance)
+        torch.testing.assert_close(mine_l2, expected, atol=1e-9, rtol=0)
+
+
 @given(threats, images(PIXEL), images(ANY_PIXEL))
 def test_projection_is_idempotent(threat: Threat, x: Tensor, anywhere: Tensor) -> None:
     once = threat.project(anywhere, x)

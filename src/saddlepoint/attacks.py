@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, whole
 from saddlepoint.losses import CrossEntropy, Loss
 from saddlepoint.threat import Threat, parse_number
 
@@ -79,9 +79,7 @@ class PGD:
 
     def __post_init__(self) -> None:
         for name in ("steps", "restarts"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"attack.{name}={value}; expected a whole number of at least 1")
+            whole(getattr(self, name), f"attack.{name}")
         if self.model_mode not in ("eval", "train"):
             raise InputError(f"attack.model_mode={self.model_mode}; choose eval or train")
         given = self.step_size

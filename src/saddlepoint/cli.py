@@ -7,8 +7,10 @@ import functools
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import hydra
@@ -19,14 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from saddlepoint.config import CONFIGS, one_line
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, Stopped
+from saddlepoint.runtime import STOPS
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make a function of the config a command: Hydra's overrides and sweeps, --help, and errors of one line.
 
     The help page is the docstring of the function's module, and what the config files say of themselves.
-    Exit status: 2 for what the user can mend, 130 for Ctrl-C.
+    Exit status: 2 for what the user can mend, 130 for SIGINT (Ctrl-C) and 143 for SIGTERM.
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -34,7 +37,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         def job(cfg: DictConfig) -> None:
             try:
                 function(cfg)
-            except (InputError, OmegaConfBaseException) as error:
+            except (InputError, HydraException, OmegaConfBaseException) as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise  # the sweep's other jobs still run
                 _leave(str(error) if isinstance(error, InputError) else _explain(error, config_name))
@@ -47,14 +50,21 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             if {"-h", "--help"} & set(sys.argv[1:]):
                 print(help_page(function.__globals__["__doc__"], config_name))
                 return
+            handlers = {each: signal.signal(each, _stop) for each in STOPS}
             try:
                 main()
             except InputError as error:
                 _leave(str(error))
             except (HydraException, OmegaConfBaseException) as error:
                 _leave(_explain(error, config_name))
-            except KeyboardInterrupt:
-                _leave("interrupted; the same command goes on from the last checkpoint", 130)
+            except Stopped as stopped:
+                if os.environ.get("RANK", "0") != "0":  # of torchrun's processes one speaks
+                    sys.exit(128 + stopped.signum)
+                name = signal.Signals(stopped.signum).name
+                _leave(f"stopped by {name}; the same command goes on from here", 128 + stopped.signum)
+            finally:
+                for each, handler in handlers.items():
+                    signal.signal(each, handler)
 
         return run
 
@@ -89,6 +99,10 @@ def help_page(usage: str, config_name: str) -> str:
 
 def _choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
 
 
 def _leave(message: str, status: int = 2) -> None:

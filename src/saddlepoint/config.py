@@ -20,9 +20,9 @@ from torch import nn
 
 from saddlepoint.attacks import Attack
 from saddlepoint.data import Split
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, whole
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.results import Result, write_atomically
+from saddlepoint.results import Result, sha256, write_atomically
 from saddlepoint.runtime import Runtime, generator
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
 
@@ -131,7 +131,11 @@ def run_directory(cfg: DictConfig, model: str, training: str, seed: int) -> RunD
     The short recipe adds -fast, and an override of a value (threat.eps=0.2) adds itself, so that a variation
     never meets the run it varies.
     """
+    whole(seed, "seed", least=0)
     name = f"{model}-{training}{cfg.recipe.suffix}{variation()}"
+    for part in (cfg.dataset.name, name):
+        if Path(part).name != part:
+            raise InputError(f"{part} is no name of a directory; a run lies inside output_dir")
     return RunDirectory(Path(cfg.output_dir) / cfg.dataset.name / name / f"seed{seed}")
 
 
@@ -168,12 +172,12 @@ def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> 
     """Make the directory this run's. Raises InputError if it holds a run of another configuration."""
     if overwrite:
         # The summary first: it means finished.
-        for name in ("training.json", "state.pt", "history.csv", "wandb.id", "config.yaml"):
+        for name in ("training.json", "state.pt", "previous.pt", "history.csv", "wandb.id", "config.yaml"):
             (directory.path / name).unlink(missing_ok=True)
     if directory.config.exists():
         try:
             stored = yaml.safe_load(directory.config.read_text())
-        except yaml.YAMLError:
+        except (yaml.YAMLError, UnicodeDecodeError):
             raise InputError(f"{directory.config} is damaged; overwrite=true starts the run again") from None
         if stored != defined:
             raise InputError(
@@ -206,9 +210,13 @@ def load_network(
             f"{directory.config} is no run's config; restore it, or train again with overwrite=true"
         ) from None
     model: nn.Module = build(network, allow=allow).to(device).eval()
-    trained_on = read_weights(directory.weights(checkpoint), model).get("dataset", name)
+    path = directory.weights(checkpoint)
+    trained_on = read_weights(path, model).get("dataset", name)
     if trained_on != name:
-        raise InputError(f"{directory.weights(checkpoint)} was trained on {trained_on}, not {name}")
+        raise InputError(f"{path} was trained on {trained_on}, not {name}")
+    written = directory.read_summary().get(f"{checkpoint}_sha256") if directory.finished else None
+    if written not in (None, sha256(path)):  # runs of earlier versions did not note it
+        raise InputError(f"{path} is not what the training wrote; restore it, or train again with overwrite=true")
     return model
 
 
@@ -217,6 +225,8 @@ def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: s
     _refuse_choices()
     runtime: Runtime = build(cfg.runtime)
     checkpoint = checkpoint or cfg.evaluation.checkpoint
+    if checkpoint not in ("last", "best"):
+        raise InputError(f"evaluation.checkpoint={checkpoint}; choose last or best")
     directory = run_directory(cfg, model, training, seed)
     if not directory.finished:
         log.warning("not trained yet: %s", directory.path)
@@ -239,6 +249,10 @@ def subjects(
     cfg: DictConfig, models: Sequence[str], trainings: Sequence[str], seeds: int | None = None
 ) -> Iterator[Subject]:
     """Every finished run of these models and trainings in the first `seeds` (as configured); says which are missing."""
+    for name, values in (("models", models), ("trainings", trainings)):
+        if isinstance(values, str):
+            raise InputError(f"{name}={values}; expected a list such as [{values}]")
+    whole(cfg.seeds, "seeds")
     for training in trainings:
         for model in models:
             for seed in range(cfg.seeds if seeds is None else seeds):
@@ -274,6 +288,7 @@ def test_images(cfg: DictConfig) -> tuple[Split, int]:
     runtime: Runtime = build(cfg.runtime)
     test = build(cfg.dataset.data).test
     examples = cfg.evaluation.examples
-    if examples is not None and not 1 <= examples <= len(test):
+    whole(cfg.evaluation.batch_size, "evaluation.batch_size")
+    if examples is not None and (not isinstance(examples, int) or not 1 <= examples <= len(test)):
         raise InputError(f"evaluation.examples={examples}; expected between 1 and the {len(test)} test images")
     return test.take(examples).to(runtime.torch_device), len(test)

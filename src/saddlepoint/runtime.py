@@ -9,9 +9,11 @@ import ctypes
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +22,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, whole
 
 T = TypeVar("T")
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -49,6 +52,18 @@ def cpu_flags() -> set[str]:
     return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()}
 
 
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM that come meanwhile only join the list."""
+    noted: list[int] = []
+    handlers = {each: signal.signal(each, lambda number, _: noted.append(number)) for each in STOPS}
+    try:
+        yield noted
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next tensor, as torch itself does on GPUs.
 
@@ -70,9 +85,17 @@ class Processes:
     """
 
     def __init__(self, backend: str) -> None:
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-        if self.count > 1 and not distributed.is_initialized():
-            distributed.init_process_group(backend)
+        try:
+            self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+            if self.count > 1 and not distributed.is_initialized():
+                distributed.init_process_group(backend)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"WORLD_SIZE is set, but not as torchrun does ({reason}); unset it, or use torchrun"
+            ) from None
+        # What the processes agree on lies in main memory, so that no GPU is waited for.
+        self.on_cpu: Any = distributed.new_group(backend="gloo") if self.count > 1 else None
 
     @property
     def first(self) -> bool:
@@ -91,6 +114,13 @@ class Processes:
         distributed.all_reduce(flat)
         for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(summed.view_as(tensor))
+
+    def agree(self, signals: list[int]) -> int:
+        """The signal to stop at, the same in every process if any of them has one; 0 for none."""
+        signum = torch.tensor(max(signals, default=0))
+        if self.count > 1:
+            distributed.all_reduce(signum, distributed.ReduceOp.MAX, self.on_cpu)
+        return int(signum)
 
     def gather(self, value: T) -> list[T]:
         """Every process's value, in order of rank, in every process. Also a meeting point."""
@@ -125,6 +155,8 @@ class Runtime:
             self.device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self.torch_device = torch.device(self.device)
+            if self.torch_device.type not in ("cpu", "cuda"):
+                raise RuntimeError
         except RuntimeError:
             raise InputError(f"runtime.device={self.device} is no device; choose auto, cpu or cuda") from None
         if self.torch_device.type == "cuda" and not torch.cuda.is_available():
@@ -143,8 +175,7 @@ class Runtime:
         else:
             keep_freed_memory()
         if self.threads is not None:
-            if self.threads < 1:
-                raise InputError(f"runtime.threads={self.threads}; expected at least 1")
+            whole(self.threads, "runtime.threads")
             torch.set_num_threads(self.threads)
         if self.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -157,6 +188,8 @@ class Runtime:
             raise InputError(
                 f"runtime.precision=bfloat16, but this {self.torch_device.type} has no bfloat16 arithmetic"
             )
+        if recipe_precision not in PRECISIONS:
+            raise InputError(f"recipe.precision={recipe_precision}; choose {' or '.join(PRECISIONS)}")
         wanted = recipe_precision if self.precision == "auto" else self.precision
         if wanted == "bfloat16" and has_fast_bfloat16(self.torch_device):
             return torch.bfloat16

@@ -73,6 +73,18 @@ def test_the_outcome_does_not_depend_on_the_batch_size(batch_norm_network: nn.Mo
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
 
 
+def test_the_outcome_does_not_depend_on_the_order(batch_norm_network: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (30, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    labels = batch_norm_network(pixels / 255).argmax(1)
+    order = torch.randperm(30, generator=generator)
+    attack = PGD(Threat("linf", 0.1), steps=3, random_start=False)
+    straight = evaluate(batch_norm_network, Split(pixels, labels, 255), attack, batch_size=7)
+    shuffled = evaluate(batch_norm_network, Split(pixels[order], labels[order], 255), attack, batch_size=7)
+    assert 0 < straight.accuracy < 1
+    assert shuffled.correct.tolist() == straight.correct[order.numpy()].tolist()
+
+
 def test_noise_follows_the_seed_and_differs_between_batches(split: Split) -> None:
     seen: list[Tensor] = []
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import io
+import json
 import os
 import pickle
+import resource
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -104,6 +108,75 @@ def test_a_state_comes_back(directory: RunDirectory) -> None:
     assert [path.name for path in directory.path.iterdir()] == ["state.pt"]
 
 
+def test_a_state_without_a_checksum_is_read(directory: RunDirectory) -> None:
+    """As earlier versions wrote them."""
+    directory.path.mkdir(parents=True)
+    torch.save({"step": 3}, directory.state)
+    assert directory.read_state() == {"step": 3}
+
+
+def damaged_copies(content: bytes) -> list[bytes]:
+    """One bit flipped, in every hundredth byte and all over the header, and cuts anywhere."""
+    places = [*range(100), *range(100, len(content), 101)]
+    flipped = [content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :] for place in places]
+    return [*flipped, *(content[:length] for length in range(0, len(content), 503))]
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_every_damage_is_noticed_and_the_state_before_used(
+    directory: RunDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2, 3):
+        directory.write_state({"step": step, "model": torch.rand(500)})
+    assert sorted(path.name for path in directory.path.iterdir()) == ["previous.pt", "state.pt"]
+    whole = directory.state.read_bytes()
+    for content in damaged_copies(whole):
+        directory.state.write_bytes(content)
+        caplog.clear()
+        state = directory.read_state()
+        assert state is not None and state["step"] == 2
+        assert f"{directory.state} is damaged; using the state before" in caplog.text
+    directory.state.write_bytes(whole)
+    state = directory.read_state()
+    assert state is not None and state["step"] == 3
+
+
+def test_the_state_before_serves_where_the_newer_is_missing(
+    directory: RunDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a kill between the two renames leaves it."""
+    for step in (1, 2):
+        directory.write_state({"step": step})
+    directory.state.unlink()
+    assert directory.read_state() == {"step": 1}
+    assert "is missing; using the state before" in caplog.text
+
+
+def test_both_states_damaged_is_an_error(directory: RunDirectory) -> None:
+    for step in (1, 2):
+        directory.write_state({"step": step})
+    for path in (directory.state, directory.previous):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"{directory.state} and {directory.previous} are damaged; overwrite=true"):
+        directory.read_state()
+
+
+def test_a_disk_that_alters_what_it_is_given_is_noticed(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.write_state({"step": 1})
+    fsync = os.fsync
+
+    def lose_the_end(descriptor: int) -> None:
+        fsync(descriptor)
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - 1)
+
+    monkeypatch.setattr(os, "fsync", lose_the_end)
+    with pytest.raises(InputError, match="does not read back as it was written; check the disk"):
+        directory.write_state({"step": 2})
+    assert directory.read_state() == {"step": 1}
+
+
 def test_no_state_is_none(directory: RunDirectory) -> None:
     assert directory.read_state() is None
 
@@ -113,7 +186,7 @@ def test_no_state_is_none(directory: RunDirectory) -> None:
 def test_a_state_of_garbage_is_refused(directory: RunDirectory, content: bytes) -> None:
     directory.path.mkdir(parents=True)
     directory.state.write_bytes(content)
-    with pytest.raises(InputError, match=f"{directory.state} is damaged; delete it"):
+    with pytest.raises(InputError, match=f"{directory.state} is damaged; overwrite=true"):
         directory.read_state()
 
 
@@ -130,6 +203,7 @@ def test_a_state_with_any_other_damage_is_refused(directory: RunDirectory, conte
     directory.write_state({"step": 3})
     whole = directory.state.read_bytes()
     directory.state.write_bytes(content if isinstance(content, bytes) else whole.replace(b"step", b"\xffste"))
+    assert directory.state.read_bytes() != whole
     with pytest.raises(InputError, match="is damaged"):
         directory.read_state()
 
@@ -158,12 +232,46 @@ def test_a_payload_in_a_state_is_refused_and_not_run(directory: RunDirectory, tm
     assert (tmp_path / "ran").exists()  # the payload would have worked
 
 
+def header_of_a_giant() -> bytes:
+    """A safetensors file whose header promises 10^12 numbers, in few bytes."""
+    header = {"conv1.weight": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(64)
+
+
+@pytest.mark.parametrize("content", [header_of_a_giant(), (10**12).to_bytes(8, "little") + b"{}"])
+def test_weights_that_claim_to_be_giants_are_refused(path: Path, network: CNN, content: bytes) -> None:
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="is damaged or no safetensors file"):
+        read_weights(path, network)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+
+
+def test_a_state_that_claims_to_be_a_giant_is_refused(directory: RunDirectory) -> None:
+    directory.path.mkdir(parents=True)
+    content = io.BytesIO()
+    torch.save({"model": torch.zeros(10, dtype=torch.uint8)}, content)
+    giant = io.BytesIO()
+    with zipfile.ZipFile(content) as small, zipfile.ZipFile(giant, "w") as large:
+        for name in small.namelist():
+            data = small.read(name)
+            # In the pickle: K\n is the number 10, \x8a\x05 ... one of five bytes, 10^11.
+            large.writestr(name, data.replace(b"K\n", b"\x8a\x05" + (10**11).to_bytes(5, "little")))
+    directory.state.write_bytes(giant.getvalue())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="is damaged"):
+        directory.read_state()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
 def test_finishing_writes_the_summary_and_removes_the_state(directory: RunDirectory) -> None:
-    directory.write_state({"step": 1})
+    for step in (1, 2):
+        directory.write_state({"step": step})
     assert not directory.finished
     directory.finish({"steps": 20, "train_loss": 0.25})
     assert directory.finished
-    assert not directory.state.exists()
+    assert [path.name for path in directory.path.iterdir()] == ["training.json"]
     assert directory.read_summary() == {"steps": 20, "train_loss": 0.25}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import saddlepoint.training.trainer
 from saddlepoint.attacks import PGD
 from saddlepoint.data import CropFlip, Data, Split
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, Stopped
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.models import CNN, ResNet
 from saddlepoint.results import read_csv, read_json
@@ -123,6 +124,86 @@ VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "bfloat16": lambda: {"precision": "bfloat16"},
 }
+
+
+def interrupted(make: Make, step: int) -> Trainer:
+    trainer = make(objective=Watched(ADVERSARIAL, step, interrupt))
+    with pytest.raises(InterruptionError):
+        trainer.fit()
+    return trainer
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut", "altered"])
+def test_the_best_weights_are_those_of_the_state_whatever_became_of_the_file(
+    make: Make, tmp_path: Path, damage: str
+) -> None:
+    whole = make(tmp_path / "whole")
+    whole.fit()
+    best = interrupted(make, 14).directory.weights("best")
+    content = best.read_bytes()
+    best.write_bytes(content[:-9] if damage == "cut" else content[:-9] + bytes(9))
+    if damage == "lost":
+        best.unlink()
+    second = make(objective=Standard(), schedule=Constant(0.0))  # never better again
+    second.fit()
+    assert best.read_bytes() == content
+
+
+def test_a_state_altered_on_the_disk_costs_time_and_nothing_else(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = make(tmp_path / "whole")
+    whole.fit()
+    directory = interrupted(make, 14).directory
+    content = directory.state.read_bytes()
+    directory.state.write_bytes(content[:-2000] + bytes(1000) + content[-1000:])
+    second = make()
+    second.fit()
+    assert "state.pt is damaged; using the state before" in caplog.text
+    assert left_by(second) == left_by(whole)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("window"),
+        lambda state: state.update(generators=[{"order": torch.zeros(3)}]),
+        lambda state: state["model"].popitem(),
+        lambda state: state.update(rows=None, best_file=None),
+        lambda state: state.update(made="here"),
+    ],
+)
+def test_a_state_of_something_else_is_refused(make: Make, change: Callable[[dict[str, Any]], None]) -> None:
+    directory = interrupted(make, 14).directory
+    state = directory.read_state()
+    assert state is not None
+    change(state)
+    directory.write_state(state)
+    with pytest.raises(InputError, match=r"state\.pt is no state of this run; overwrite=true"):
+        make().fit()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_writes_the_state(make: Make, tmp_path: Path, signum: signal.Signals) -> None:
+    whole = make(tmp_path / "whole")
+    whole.fit()
+
+    def stop(losses: Tensor) -> Tensor:
+        for _ in range(2):  # a second one changes nothing
+            signal.raise_signal(signum)
+        return losses
+
+    before = signal.getsignal(signum)
+    trainer = make(objective=Watched(ADVERSARIAL, 13, stop))
+    with pytest.raises(Stopped) as stopped:
+        trainer.fit()
+    assert stopped.value.signum == signum
+    assert signal.getsignal(signum) == before
+    state = trainer.directory.read_state()
+    assert state is not None and state["step"] == 13
+    second = make()
+    second.fit()
+    assert left_by(second) == left_by(whole)
 
 
 @pytest.mark.parametrize("seconds_between_states", [120, -1], ids=["between rows", "anywhere"])
@@ -377,9 +458,9 @@ def test_epochs_are_so_many_batches(make: Make, epochs: float, steps: int) -> No
     [
         ({"epochs": 2}, r"recipe\.steps=20 and recipe\.epochs=2; give one of them"),
         ({"steps": None}, r"recipe\.steps=None and recipe\.epochs=None; give one of them"),
-        ({"steps": 0}, "0 training steps"),
-        ({"steps": None, "epochs": 0.01}, "0 training steps"),
-        ({"evaluations": 0}, "0 evaluations"),
+        ({"steps": 0}, r"recipe\.steps=0; expected a whole number"),
+        ({"steps": None, "epochs": 0.01}, r"recipe\.steps=0; expected a whole number"),
+        ({"evaluations": 0}, r"recipe\.evaluations=0"),
         ({"reduction": "max"}, r"recipe\.reduction=max; choose mean or sum"),
         ({"batch_size": 61}, r"recipe\.batch_size=61"),
     ],

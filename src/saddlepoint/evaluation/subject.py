@@ -14,6 +14,7 @@ from torch import nn
 
 from saddlepoint.attacks import Attack
 from saddlepoint.data import Split
+from saddlepoint.errors import InputError
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.results import Result, interval, measured, pack, read_arrays, sha256, write_arrays
 from saddlepoint.runtime import Runtime, provenance
@@ -21,6 +22,8 @@ from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory
 
 log = logging.getLogger(__name__)
+
+RUN_KEYS = ("dataset", "model", "training", "recipe", "seed")  # what names a run in its results
 
 
 class Subject:
@@ -37,6 +40,8 @@ class Subject:
         self.directory, self.checkpoint, self.runtime, self.command = directory, checkpoint, runtime, command
         self._load = load
         self.training = directory.read_summary()
+        if not {*RUN_KEYS, "train_loss"} <= self.training.keys():
+            raise InputError(f"{directory.summary} is no summary of a training; overwrite=true trains it again")
 
     @cached_property
     def model(self) -> nn.Module:
@@ -87,7 +92,7 @@ class Subject:
             return {
                 **result,
                 "seconds": round(time.monotonic() - started, 2),
-                "run": {key: self.training[key] for key in ("dataset", "model", "training", "recipe", "seed")},
+                "run": {key: self.training[key] for key in RUN_KEYS},
                 "train_loss": self.training["train_loss"],
                 "command": self.command,
                 "provenance": provenance(self.runtime),

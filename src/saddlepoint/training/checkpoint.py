@@ -2,7 +2,8 @@
 
 config.yaml        what defines the run (written by the entry point)
 history.csv        one row for each evaluation on the held-out images
-state.pt           everything needed to go on, bit for bit; removed when the run has finished
+state.pt           everything needed to go on, bit for bit, after its checksum; removed when the run has finished
+previous.pt        the state before it, for when state.pt was damaged
 last.safetensors   the weights after the last step
 best.safetensors   the weights that did best on the held-out images
 training.json      the summary; its presence means finished
@@ -10,9 +11,12 @@ training.json      the summary; its presence means finished
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import io
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +31,11 @@ from torch import Tensor, nn
 from saddlepoint.errors import InputError
 from saddlepoint.results import read_json, write_atomically, write_csv, write_json
 
+log = logging.getLogger(__name__)
+
+# What a state begins with, followed by the SHA-256 of the rest. States of earlier versions begin with the rest.
+SEAL = b"saddlepoint state, sha256 "
+
 
 class RunDirectory:
     """Paths and atomic reads and writes of one run."""
@@ -36,6 +45,7 @@ class RunDirectory:
         self.config = self.path / "config.yaml"
         self.history = self.path / "history.csv"
         self.state = self.path / "state.pt"
+        self.previous = self.path / "previous.pt"
         self.summary = self.path / "training.json"
         self.results = self.path / "results"
 
@@ -64,44 +74,82 @@ class RunDirectory:
                 raise InputError(
                     f"{self.path} is held by process {holder}, which trains there; wait or stop it"
                 ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with contextlib.suppress(OSError):  # on a full disk it is held all the same
+                file.truncate(0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
 
     def write_state(self, state: dict[str, Any]) -> None:
+        """The state before it stays until this one is on the disk and reads back right."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_atomically(self.state, buffer.getvalue())
+        new = self.path / "new.pt"
+        write_atomically(new, SEAL + hashlib.sha256(buffer.getvalue()).hexdigest().encode() + b"\n" + buffer.getvalue())
+        try:
+            _unsealed(new)
+        except ValueError:
+            raise InputError(f"{new} does not read back as it was written; check the disk") from None
+        if self.state.exists():
+            self.state.replace(self.previous)
+        new.replace(self.state)
 
     def read_state(self) -> dict[str, Any] | None:
-        """The state to go on from; None if there is none. Raises InputError if it cannot be read."""
-        if not self.state.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
-        except Exception:  # noqa: BLE001 (damaged bytes raise nearly anything)
+        """The state to go on from, the one before it if that is damaged; None if there is none.
+
+        Raises InputError if there are some and none can be read.
+        """
+        damaged = []
+        for path in (self.state, self.previous):
+            if not path.exists():
+                continue
+            try:
+                state: dict[str, Any] = torch.load(io.BytesIO(_unsealed(path)), map_location="cpu", weights_only=True)
+            except Exception:  # noqa: BLE001 (damaged bytes raise nearly anything)
+                damaged.append(str(path))
+                continue
+            if path == self.previous:
+                log.warning("%s is %s; using the state before", self.state, "damaged" if damaged else "missing")
+            return state
+        if damaged:
             raise InputError(
-                f"{self.state} is damaged; delete it to train from the start, or restore it from a copy"
-            ) from None
-        return state
+                f"{' and '.join(damaged)} {'are' if len(damaged) > 1 else 'is'} damaged; "
+                "overwrite=true trains from the start, or restore it from a copy"
+            )
+        return None
+
+    def discard_states(self) -> None:
+        for path in (self.state, self.previous):
+            path.unlink(missing_ok=True)
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         write_csv(self.history, rows)
 
     def finish(self, summary: dict[str, Any]) -> None:
         write_json(self.summary, summary)
-        self.state.unlink(missing_ok=True)
+        self.discard_states()
 
     def read_summary(self) -> dict[str, Any]:
         return read_json(self.summary)
 
 
-def write_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
-    """The state dict as safetensors, contiguous and on the CPU."""
+def _unsealed(path: Path) -> bytes:
+    """What torch wrote of a state. Raises ValueError if it is not what the checksum was made of."""
+    content = path.read_bytes()
+    if not content.startswith(SEAL):
+        return content
+    digest, _, rest = content.removeprefix(SEAL).partition(b"\n")
+    if hashlib.sha256(rest).hexdigest().encode() != digest:
+        raise ValueError("checksum")
+    return rest
+
+
+def write_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> bytes:
+    """The state dict as safetensors, contiguous and on the CPU. Returns the file's content."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     # One entry, because safetensors writes several in a different order each time.
-    write_atomically(path, save(tensors, {"saddlepoint": json.dumps(metadata)}))
+    content = save(tensors, {"saddlepoint": json.dumps(metadata)})
+    write_atomically(path, content)
+    return content
 
 
 def read_weights(path: Path, model: nn.Module) -> dict[str, str]:

@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Batches, CropFlip, Data
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, Stopped, whole
 from saddlepoint.evaluation.robustness import evaluate
-from saddlepoint.runtime import Runtime, generator
+from saddlepoint.results import sha256, write_atomically
+from saddlepoint.runtime import Runtime, generator, noted_signals
+from saddlepoint.threat import parse_number
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
 from saddlepoint.training.objectives import Objective
@@ -44,8 +46,7 @@ class Monitor:
     select: str = "robust"
 
     def __post_init__(self) -> None:
-        if self.examples < 1:
-            raise InputError(f"recipe.monitor.examples={self.examples}; expected at least 1")
+        whole(self.examples, "recipe.monitor.examples")
         if self.select not in ("robust", "natural"):
             raise InputError(f"training.select={self.select}; choose robust or natural")
 
@@ -88,6 +89,10 @@ class Trainer:
     ) -> None:
         if reduction not in ("mean", "sum"):
             raise InputError(f"recipe.reduction={reduction}; choose mean or sum")
+        whole(batch_size, "recipe.batch_size")
+        whole(evaluations, "recipe.evaluations")
+        if not isinstance(weight_decay, int | float) or not 0 <= weight_decay < math.inf:
+            raise InputError(f"recipe.weight_decay={weight_decay}; expected a number of at least 0")
         device, self.processes = runtime.torch_device, runtime.processes
         if batch_size % self.processes.count:
             raise InputError(
@@ -109,36 +114,44 @@ class Trainer:
         self.optimizer = optimizer(parameter_groups(model.parameters(), weight_decay))
         if (steps is None) == (epochs is None):
             raise InputError(f"recipe.steps={steps} and recipe.epochs={epochs}; give one of them")
-        self.steps = steps if steps is not None else round(float(epochs or 0) * self.batches.per_epoch)
-        if self.steps < 1 or evaluations < 1:
-            raise InputError(f"{self.steps} training steps and {evaluations} evaluations; expected at least 1 of each")
+        if epochs is not None:
+            steps = round(parse_number(epochs, "recipe.epochs") * self.batches.per_epoch)
+        whole(steps, "recipe.steps")
+        self.steps = int(steps or 0)
         self.interval = math.ceil(self.steps / evaluations)
         # Losses and accuracies of the steps since the last row of history: read then, all at once.
         self.window = torch.zeros(self.interval, 2, device=device)
         self.step, self.seconds = 0, 0.0
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
+        self.best_file = b""
 
     def fit(self) -> dict[str, Any]:
-        """Train to the end, from the run directory's state if there is one. Returns the summary it also writes."""
+        """Train to the end, from the run directory's state if there is one. Returns the summary it also writes.
+
+        At SIGINT or SIGTERM it finishes the step, writes the state and raises Stopped.
+        """
         self._restore()
         bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=None, leave=False, smoothing=0.05)
         saved = resumed = time.monotonic()
         earlier, first = self.seconds, self.step
-        with bar:
+        with bar, noted_signals() as signals:
             while self.step < self.steps:
                 self._step()
                 bar.update()
                 now = time.monotonic()
                 self.seconds = earlier + now - resumed
+                stop = self.processes.agree(signals)
                 if self.step % self.interval == 0 or self.step == self.steps:
                     self._record()
                     left = (self.steps - self.step) * (time.monotonic() - resumed) / (self.step - first)
                     log.info("%s  %s left", _in_words(self.rows[-1], self.steps), _duration(left))
-                elif self.processes.count > 1 or now - saved < SECONDS_BETWEEN_STATES:
+                elif not stop and (self.processes.count > 1 or now - saved < SECONDS_BETWEEN_STATES):
                     continue  # several processes save together, and their clocks differ
                 self._save()
                 saved = time.monotonic()
+                if stop:
+                    raise Stopped(stop)
         self.seconds = earlier + time.monotonic() - resumed
         return self._finish()
 
@@ -210,7 +223,7 @@ class Trainer:
         chosen = row[f"held_out_{self.monitor.select}"]
         if chosen > self.best:
             self.best = chosen
-            self._write_weights("best")
+            self.best_file = self._write_weights("best")
         self.tracker.log(self.step, {**row, "images_per_second": self.images_per_second})
 
     @property
@@ -223,11 +236,12 @@ class Trainer:
         """Training images a second, held-out measurements included."""
         return self.step * self.batches.size / max(self.seconds, 1e-9)
 
-    def _write_weights(self, checkpoint: str) -> None:
+    def _write_weights(self, checkpoint: str) -> bytes:
+        """Returns what it wrote, if this process is the one that writes."""
         if not self.processes.first:
-            return
+            return b""
         metadata = {**self.metadata, "checkpoint": checkpoint, "step": str(self.step)}
-        write_weights(self.directory.weights(checkpoint), self.model, metadata)
+        return write_weights(self.directory.weights(checkpoint), self.model, metadata)
 
     def _save(self) -> None:
         """Everything the rest of the run depends on. History first: a state never is ahead of it."""
@@ -251,6 +265,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "rows": self.rows,
                 "best": self.best,
+                "best_file": torch.tensor(np.frombuffer(self.best_file, np.uint8)),
             }
         )
 
@@ -258,23 +273,37 @@ class Trainer:
         state = self.directory.read_state()
         if state is None:
             return
+        try:
+            self._load(state)
+        except InputError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):
+            raise InputError(
+                f"{self.directory.state} is no state of this run; overwrite=true trains from the start"
+            ) from None
+        log.info("going on from step %d of %d", self.step, self.steps)
+
+    def _load(self, state: dict[str, Any]) -> None:
         here = {"device": self.runtime.torch_device.type, "precision": self.precision}
         if state["made"] != here:
             there = ", ".join(f"runtime.{key}={value}" for key, value in state["made"].items())
             raise InputError(f"{self.directory.path} was begun with {there}; go on with the same, or overwrite=true")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         if len(state["generators"]) != self.processes.count:
             count = len(state["generators"])
             raise InputError(
                 f"{self.directory.state} is of {count} processes and goes on with as many, not {self.processes.count}"
             )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
         for name, each in self.generators.items():
             each.set_state(state["generators"][self.processes.rank][name].cpu())
         self.batches.load_state_dict(state["batches"])
         self.window.copy_(state["window"])
         self.step, self.seconds, self.rows, self.best = (state[key] for key in ("step", "seconds", "rows", "best"))
-        log.info("going on from step %d of %d", self.step, self.steps)
+        if "best_file" in state and self.processes.first:  # the one that belongs to this state, whatever became of it
+            self.best_file = state["best_file"].numpy().tobytes()
+            if self.rows:
+                write_atomically(self.directory.weights("best"), self.best_file)
 
     def _finish(self) -> dict[str, Any]:
         self._write_weights("last")
@@ -291,6 +320,8 @@ class Trainer:
             "best_step": max(self.rows, key=lambda row: row[f"held_out_{self.monitor.select}"])["step"],
         }
         if self.processes.first:
+            for checkpoint in ("last", "best"):
+                summary[f"{checkpoint}_sha256"] = sha256(self.directory.weights(checkpoint))
             self.directory.finish(summary)
             self.tracker.table("held_out", self.rows)
             self.tracker.images(self.step, "examples", self._examples)

@@ -1,0 +1,57 @@
+"""kill -9 at random moments, and the tools of the long soak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import ROOT, load_script
+
+from saddlepoint.runtime import has_fast_bfloat16
+from saddlepoint.threat import Threat
+
+
+def test_twenty_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))  # the processes find it by name
+    import soak
+
+    kills = {"float32": 12, "bfloat16": 8} if has_fast_bfloat16(torch.device("cpu")) else {"float32": 20}
+    for precision, count in kills.items():
+        told = soak.Kills(tmp_path, precision, seed=0).run(count)
+        assert sum(told["kills"].values()) == count
+        assert told["runs"] >= 1
+
+
+def test_a_run_that_differs_is_noticed(tmp_path: Path) -> None:
+    soak = load_script("scripts/soak.py")
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "history.csv").write_text(f"in {tmp_path / name}")
+        (tmp_path / name / "last-pgd.json").write_text(f'{{"accuracy": 0.5, "seconds": {len(name)}}}')
+    assert soak.left_by(tmp_path / "one") == soak.left_by(tmp_path / "other")
+    for name, content in (("last-pgd.json", '{"accuracy": 0.6}'), ("history.csv", "other")):
+        before = (tmp_path / "one" / name).read_text()
+        (tmp_path / "one" / name).write_text(content)
+        assert soak.left_by(tmp_path / "one") != soak.left_by(tmp_path / "other")
+        (tmp_path / "one" / name).write_text(before)
+
+
+def test_examples_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    soak = load_script("scripts/soak.py")
+    told = soak.examples(5000)
+    assert (told["verified"], told["outside"]) == (5000, 0)
+    assert told["furthest_beyond_eps"] < 1e-6
+    monkeypatch.setattr(Threat, "project", lambda self, x_adv, x: x_adv.clamp_(*self.bounds))
+    assert soak.examples(5000)["outside"] > 0
+
+
+def test_every_deliberate_mistake_can_be_made(tmp_path: Path) -> None:
+    """The list is in step with the code; what the tests say to each is scripts/mutation_check.py."""
+    check = load_script("scripts/mutation_check.py")
+    assert len({mutation.name for mutation in check.MUTATIONS}) == len(check.MUTATIONS) >= 20
+    for mutation in check.MUTATIONS:
+        path = ROOT / "src" / "saddlepoint" / mutation.file
+        assert path.read_text().count(mutation.old) == 1, mutation.name
+        compile(path.read_text().replace(mutation.old, mutation.new), path, "exec")
+        assert (ROOT / mutation.tests.split("::")[0]).exists()
