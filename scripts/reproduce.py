@@ -3,9 +3,9 @@
 python scripts/reproduce.py dataset=mnist recipe=fast seeds=3
 
 The plan is train.py for each model, training and seed and for the networks that single tables need (independent copies,
-another architecture, other training methods), then each script. extras=false leaves it at the former, and at the
-accuracy table and the loss histograms. What is done is skipped and what is half done goes on, so the same command
-continues after any interruption. Several GPUs get one training each.
+another architecture, other training methods), then each script, and the page. extras=false leaves it at the former,
+and at the accuracy table and the loss histograms. What is done is skipped and what is half done goes on, so the same
+command continues after any interruption. Several GPUs get one training each.
 """
 
 from __future__ import annotations
@@ -175,6 +175,7 @@ def main(cfg: DictConfig) -> None:
         command = [sys.executable, f"scripts/{script}.py", *passed_on]
         if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode:
             raise InputError(f"scripts/{script}.py failed; its message is above")
+    subprocess.run([sys.executable, "scripts/report.py", str(report_folder(cfg))], check=True)
     log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, report_folder(cfg))
     log.info("Networks, histories and results: %s", plan[0].directory.path.parent.parent)
 

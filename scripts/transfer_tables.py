@@ -45,7 +45,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
             f"Accuracy in % of the target (row) on {words} examples made on the source (column), an independent "
             "training of the same name."
         ]
-        made[f"transfer_{attack}"] = grid_table(
+        made[f"transfer_{attack.split('_')[0]}"] = grid_table(
             cells,
             dataset=dataset,
             title=f"transfer of {words} examples",

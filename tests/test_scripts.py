@@ -44,7 +44,7 @@ SETTINGS = [
     "report.adversaries.A=[natural,fgsm,targeted,square]",
     "report.adversaries.A_prime=[fgsm]",
 ]
-TRANSFER = ["transfer_fgsm", "transfer_pgd_7"]
+TRANSFER = ["transfer_fgsm", "transfer_pgd"]
 
 
 Command = Callable[..., Outcome]
@@ -79,7 +79,7 @@ def report(outputs: Path, kind: str, name: str) -> Path:
         ("adversaries_table", ["adversaries"], []),
         (
             "transfer_tables",
-            ["transfer_fgsm", "transfer_pgd_7", "white_box", "transfer_copy"],
+            ["transfer_fgsm", "transfer_pgd", "white_box", "transfer_copy"],
             ["directions", "angles"],
         ),
         ("epsilon_curves", ["epsilon_linf", "epsilon_l2"], ["epsilon"]),

@@ -76,12 +76,7 @@ def _command(folder: Path, item: Item) -> str:
         parts = parts[len(parts) - 1 - parts[::-1].index("outputs") :]
     if parts != ("outputs",):
         settings.append(f"output_dir={Path(*parts)}")
-    if item.script:
-        return shlex.join(["python", f"scripts/{item.script}.py", *settings])
-    variables = [each for each in settings if each.startswith(("dataset=", "recipe="))]
-    others = [each for each in settings if each not in variables]
-    named = [f"{name.upper()}={value}" for name, value in (each.split("=", 1) for each in variables)]
-    return shlex.join(["make", "reproduce", *named, *([f"ARGS={shlex.join(others)}"] if others else [])])
+    return shlex.join(["python", f"scripts/{item.script}.py", *settings])
 
 
 def _all_items(folder: Path) -> Iterator[Item]:
