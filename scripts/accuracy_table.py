@@ -32,7 +32,8 @@ def main(cfg: DictConfig) -> None:
             for name, attack in attacks.items()
         ]
         results += own
-        capacities[subject.training["model"]] = subject.capacity
+        if subject.capacity is not None:
+            capacities[subject.training["model"]] = subject.capacity
         if first:
             subject.track(build(cfg.logger.tracker), own)
     if not first:

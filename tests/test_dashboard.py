@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from command_line import Outcome, run
 from wandb_files import Logged
 
 from saddlepoint.data import Batches
+from saddlepoint.errors import Stopped
 
 Run = Callable[..., Outcome]
 TINY = [
@@ -86,7 +88,7 @@ def test_a_resumed_run_goes_on_where_its_curves_stopped(
     def interrupted(batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:
         interrupted.calls += 1  # type: ignore[attr-defined]
         if interrupted.calls > 5:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         return following(batches)
 
     interrupted.calls = 0  # type: ignore[attr-defined]

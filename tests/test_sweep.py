@@ -61,7 +61,7 @@ def test_a_failed_job_is_said_and_loses_no_other(command: Run, tmp_path: Path) -
     sweep = ["-m", "training=standard", "recipe.batch_size=0,50", "seed=0,1"]
     outcome = command("train.py", *sweep, *TINY, f"output_dir={tmp_path}")
     assert outcome.status == 2
-    assert "recipe.batch_size=0; expected between 1" in outcome.err
+    assert "recipe.batch_size=0; expected a whole number of at least 1" in outcome.err
     assert len(weights(tmp_path)) == 2
 
 

@@ -70,9 +70,10 @@ class Subject:
         tracker.finish({f"{row['checkpoint']}/{row['measurement']}": row["accuracy"] for row in rows})
 
     @property
-    def capacity(self) -> int:
-        """The network's width in the units of its family."""
-        return int(yaml.safe_load(self.directory.config.read_text())["model"]["capacity"])
+    def capacity(self) -> int | None:
+        """The network's width in the units of its family; None where it is of none."""
+        capacity: int | None = yaml.safe_load(self.directory.config.read_text())["model"].get("capacity")
+        return capacity
 
     @property
     def label(self) -> str:
