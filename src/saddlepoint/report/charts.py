@@ -163,6 +163,7 @@ def _draw(axis: Axes, panel: Panel) -> None:
             axis.figure.colorbar(shown, ax=axis, shrink=0.7)
         axis.set_xticks([])
         axis.set_yticks([])
+        axis.spines[:].set_visible(False)
         axis.set_xlabel(panel.x)
         axis.set_ylabel(panel.y)
         return

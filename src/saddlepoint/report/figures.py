@@ -163,7 +163,7 @@ def segments(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
                     for pair in values[example]
                 ],
                 title=f"test image {example}" if row == 0 else "",
-                x="from one maximum to another" if row == len(losses) - 1 else "",
+                x="share of the way" if row == len(losses) - 1 else "",
                 y=f"{TITLES[training]}\nloss" if example == 0 else "",
                 from_zero=True,
             )
@@ -271,7 +271,7 @@ def directions(paths: Mapping[str, Mapping[str, np.ndarray]], dataset: str) -> C
                     for path in values[example]
                 ],
                 title=f"test image {example}" if row == 0 else "",
-                x="from the image to the example" if row == len(paths) - 1 else "",
+                x="share of the way" if row == len(paths) - 1 else "",
                 y=f"{TITLES[training]}\nloss" if example == 0 else "",
                 from_zero=True,
             )
