@@ -21,7 +21,7 @@ report: .venv/ready ## rebuild the report's page from its tables and figures, in
 	@$(RUN) scripts/report.py outputs/$(DATASET)/report$(if $(filter-out paper,$(RECIPE)),-$(RECIPE))
 
 test: .venv/ready ## run the tests
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/ready ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
