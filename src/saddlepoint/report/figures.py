@@ -37,29 +37,31 @@ def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
 
     One row of panels for each network, one column for each test image, as in the paper each with its own scale.
     """
-    starts = next(iter(losses.values())).shape[1]
-    rows = [
-        [
-            Panel(
-                [
-                    Series(TITLES[training], np.arange(path.shape[0]), path, COLOURS[training])
-                    for path in paths[example]
-                ],
-                title=f"test image {example}" if row == 0 else "",
-                x="PGD iteration" if row == len(losses) - 1 else "",
-                y=f"{TITLES[training]}\nloss" if example == 0 else "",
-                from_zero=True,
-            )
-            for example in range(len(paths))
-        ]
-        for row, (training, paths) in enumerate(losses.items())
-    ]
+    _, starts, points = next(iter(losses.values())).shape
+    rows = _by_image(losses, np.arange(points), "PGD iteration")
     return Chart(
         f"{dataset}: loss along PGD from {starts} random starts",
         rows,
         caption="Figure 1. The loss along PGD from random starts around one test image each. The paper: it plateaus "
         "after a few iterations, at clustered values, far lower on the adversarially trained network. Mind the scales.",
     )
+
+
+def _by_image(losses: Mapping[str, np.ndarray], x: np.ndarray, label: str) -> list[list[Panel]]:
+    """Lines against x: a row of panels for each training method, a column for each test image."""
+    return [
+        [
+            Panel(
+                [Series(TITLES[training], x, line, COLOURS[training]) for line in lines[example]],
+                title=f"test image {example}" if row == 0 else "",
+                x=label if row == len(losses) - 1 else "",
+                y=f"{TITLES[training]}\nloss" if example == 0 else "",
+                from_zero=True,
+            )
+            for example in range(len(lines))
+        ]
+        for row, (training, lines) in enumerate(losses.items())
+    ]
 
 
 def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
@@ -155,22 +157,7 @@ def capacity(records: Sequence[Mapping[str, Any]], capacities: Mapping[str, int]
 
 def segments(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
     """Loss along the line between two maxima. `losses`: training -> (examples, pairs, points)."""
-    rows = [
-        [
-            Panel(
-                [
-                    Series(TITLES[training], np.linspace(0, 1, pair.shape[0]), pair, COLOURS[training])
-                    for pair in values[example]
-                ],
-                title=f"test image {example}" if row == 0 else "",
-                x="share of the way" if row == len(losses) - 1 else "",
-                y=f"{TITLES[training]}\nloss" if example == 0 else "",
-                from_zero=True,
-            )
-            for example in range(len(values))
-        ]
-        for row, (training, values) in enumerate(losses.items())
-    ]
+    rows = _by_image(losses, np.linspace(0, 1, next(iter(losses.values())).shape[2]), "share of the way")
     return Chart(
         f"{dataset}: loss along the line between two maxima",
         rows,

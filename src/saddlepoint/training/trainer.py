@@ -277,7 +277,7 @@ class Trainer:
             self._load(state)
         except InputError:
             raise
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):
+        except (OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError):
             raise InputError(
                 f"{self.directory.state} is no state of this run; overwrite=true trains from the start"
             ) from None
@@ -300,10 +300,14 @@ class Trainer:
         self.batches.load_state_dict(state["batches"])
         self.window.copy_(state["window"])
         self.step, self.seconds, self.rows, self.best = (state[key] for key in ("step", "seconds", "rows", "best"))
-        if "best_file" in state and self.processes.first:  # the one that belongs to this state, whatever became of it
-            self.best_file = state["best_file"].numpy().tobytes()
-            if self.rows:
-                write_atomically(self.directory.weights("best"), self.best_file)
+        if self.processes.first:
+            best = self.directory.weights("best")
+            if "best_file" in state:  # the one that belongs to this state, whatever became of it
+                self.best_file = state["best_file"].numpy().tobytes()
+                if self.rows:
+                    write_atomically(best, self.best_file)
+            elif self.rows:  # a state of an earlier version: the file is all there is
+                self.best_file = best.read_bytes()
 
     def _finish(self) -> dict[str, Any]:
         self._write_weights("last")
