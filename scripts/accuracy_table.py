@@ -48,7 +48,8 @@ def main(cfg: DictConfig) -> None:
     )
     suffix = "" if settings.checkpoint == "last" else f"-{settings.checkpoint}"
     suffix += "" if len(split) == total else f"-first{len(split)}"
-    paths = table.write(report_folder(cfg) / "tables", f"{settings.name}{suffix}")
+    widths = "-capacities" if len(cfg.models) > 2 else ""
+    paths = table.write(report_folder(cfg) / "tables", f"{settings.name}{widths}{suffix}")
     if len(capacities) > 1:
         chart = capacity(table.records, dict(sorted(capacities.items(), key=itemgetter(1))), cfg.dataset.name)
         paths += chart.write(report_folder(cfg) / "figures", f"capacity{suffix}")
