@@ -28,6 +28,7 @@ from saddlepoint.config import (
     run_directory,
 )
 from saddlepoint.errors import InputError
+from saddlepoint.results import sha256
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training.static import replaced
 
@@ -52,6 +53,7 @@ def main(cfg: DictConfig) -> None:
     if "source" in cfg.training:  # examples made once, before the training
         source = run_directory(cfg, cfg.model.name, cfg.training.source, cfg.seed)
         network = load_network(source, "last", runtime.torch_device, own_networks())
+        defined["training"]["source_sha256"] = sha256(source.weights("last"))
         noise = generator(cfg.seed, "static", runtime.torch_device)
         data = replace(data, train=replaced(data.train, network, build(cfg.attack), noise))
     names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
@@ -73,8 +75,7 @@ def main(cfg: DictConfig) -> None:
     with directory.hold() if processes.first else nullcontext():
         if processes.first:
             claim(directory, defined, cfg.overwrite)
-        processes.gather(None)  # the others wait for the directory to be claimed
-        if directory.finished:
+        if processes.gather(directory.finished)[0]:  # the others wait for the directory to be claimed, and do alike
             directory.discard_states()  # where it was killed between the two
             log.info("%s is finished; overwrite=true trains it again\n%s", directory.path, measure)
             return

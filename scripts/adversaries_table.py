@@ -11,7 +11,7 @@ import logging
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import measurer, report_folder, subject
+from saddlepoint.config import alone, measurer, report_folder, subject, variation
 from saddlepoint.report.tables import adversaries_table
 
 log = logging.getLogger("adversaries_table")
@@ -19,6 +19,7 @@ log = logging.getLogger("adversaries_table")
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
+    alone(cfg)
     settings, measure = cfg.report, measurer(cfg)
     network = subject(cfg, **settings.network)
     rows = []
@@ -28,7 +29,8 @@ def main(cfg: DictConfig) -> None:
             trained = name == "A" or source is not None
             rows.append((attack, str(name), measure(network, attack, source) if trained else None))
     words = f"{settings.network.model} network, {settings.network.training} training"
-    table = adversaries_table(rows, dataset=cfg.dataset.name, network=words)
+    is_the_papers = not variation() and (settings.network.model, settings.network.training) == ("wide", "pgd")
+    table = adversaries_table(rows, dataset=cfg.dataset.name, network=words, compare=is_the_papers)
     paths = table.write(report_folder(cfg) / "tables", "adversaries")
     log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
 

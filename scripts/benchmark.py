@@ -392,7 +392,7 @@ def main(cfg: DictConfig) -> None:
         "retirement": retirement(runtime),
         "rows": records,
     }
-    write_json(folder / f"{name}.json", provided)
+    write_json(folder / f"run-{runtime.torch_device.type}.json", provided)
     paths = shown.write(folder, name) + print_figure(attack_speed(records), folder, name)
     for case in cfg.profiled:
         if case in cfg.cases:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import build, measurer, report_folder, subject, test_images
+from saddlepoint.config import alone, build, measurer, report_folder, subject, test_images
 from saddlepoint.evaluation.diagnostics import judge, zero_gradients
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report.tables import diagnostics_table
@@ -29,18 +29,26 @@ def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict
     split = split.take(settings.examples)
     plain: PGD = build(cfg.report.attacks.pgd)
 
+    files: list[str] = []
+
+    def noted(result: Result) -> Result:
+        files.append(result["file"])
+        return result
+
     def under(name: str, attack: PGD) -> float:
         batch_size, seed = cfg.evaluation.batch_size, cfg.evaluation.seed
         result = network.accuracy(name, attack, split, total, batch_size=batch_size, seed=seed)
-        return float(result["accuracy"])
+        return float(noted(result)["accuracy"])
 
     def named(name: str, source: Subject | None = None) -> Result:
-        return measure(network, name, source, len(split)) or {}
+        return noted(measure(network, name, source, len(split)) or {})
 
-    zero = network.measure(
-        f"zero_gradients-first{len(split)}",
-        {"examples": len(split), "of": total},
-        lambda: {"share": zero_gradients(network.model, split, plain)},
+    zero = noted(
+        network.measure(
+            f"zero_gradients-first{len(split)}",
+            {"attack": plain.describe(), "examples": len(split), "of": total},
+            lambda: {"share": zero_gradients(network.model, split, plain)},
+        )
     )
     pgd, restarted = named("pgd"), named("pgd_x20")
     low, high = pgd["interval"]
@@ -53,26 +61,29 @@ def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict
             for factor in settings.factors
         },
         at_full_range=under("full_range", PGD(Threat("linf", bounds[1] - bounds[0]), 100)),
+        white_box=pgd["accuracy"],
         black_box=named("pgd", copy)["accuracy"] if copy else 1.0,
         gradient_free=named("square")["accuracy"],
         zero=zero["share"],
         strongest=restarted["accuracy"],
         tolerance=(high - low) / 2,
     )
-    origin = {"command": network.command, "files": str(network.directory.results)}
+    origin = {"command": network.command, "files": "; ".join(files)}
     return [{**dataclasses.asdict(check), **origin} for check in found if copy or check.name != "black box"]
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
+    alone(cfg)
     model, dataset = cfg.report.diagnostics.model, cfg.dataset.name
     found = {}
     for training in cfg.trainings:
         network = subject(cfg, model, training, 0)
         if network:
             found[f"{training} {model}"] = checks(cfg, network, subject(cfg, model, training, cfg.report.copies.seed))
+    shown = min(len(test_images(cfg)[0]), cfg.report.diagnostics.examples)
     notes = [
-        f"Accuracies on the first {cfg.report.diagnostics.examples} test images. One suspicious sign means that a "
+        f"Accuracies on the first {shown} test images. One suspicious sign means that a "
         "number above may be too high for this network: look at the attack that does not need the gradient."
     ]
     table = diagnostics_table(found, dataset=dataset, notes=notes)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD, Attack
 from saddlepoint.cli import entry
-from saddlepoint.config import report_folder, subjects, test_images
+from saddlepoint.config import alone, report_folder, subjects, test_images, variation
 from saddlepoint.data import Split
 from saddlepoint.evaluation.autoattack import AutoAttack
 from saddlepoint.evaluation.robustness import evaluate
@@ -59,6 +59,7 @@ def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg:
         "settings": attack_of(name, norm, all_eps[-1], settings).describe(),
         "examples": len(split),
         "of": total,
+        "batch_size": cfg.evaluation.batch_size,
         "seed": seed,
     }
     return subject.measure(f"epsilon-{norm}-{name}", key, compute)
@@ -66,6 +67,7 @@ def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg:
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
+    alone(cfg)
     settings = cfg.report.epsilon
     split, total = test_images(cfg)
     split = split.take(settings.examples)
@@ -77,10 +79,11 @@ def main(cfg: DictConfig) -> None:
     if not found:
         return
     folder = report_folder(cfg)
-    chart = figures.epsilon([each for norm in results.values() for each in norm], cfg.dataset.name)
+    is_the_papers = not variation() and settings.model == "wide"
+    chart = figures.epsilon([each for norm in results.values() for each in norm], cfg.dataset.name, is_the_papers)
     written = chart.write(folder / "figures", "epsilon")
     for norm, measured in results.items():
-        table = epsilon_table(measured, dataset=cfg.dataset.name)
+        table = epsilon_table(measured, dataset=cfg.dataset.name, compare=is_the_papers)
         written += table.write(folder / "tables", f"epsilon_{norm}")
         log.info("\n%s", table.text())
     log.info("\nwrote %s", ", ".join(map(str, written)))

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.cli import entry
-from saddlepoint.config import build, subjects, test_images
+from saddlepoint.config import alone, build, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.results import write_atomically
@@ -44,9 +44,12 @@ def load_model() -> torch.nn.Module:
 
 
 def expression(node: Any) -> tuple[str, set[str]]:
-    """The Python that builds what a config describes, and the modules it names."""
+    """The Python that builds what a config describes, and the modules it names. Nothing but names is not quoted."""
     if not isinstance(node, dict) or "_target_" not in node:
         return repr(node), set()
+    for name in (*node["_target_"].split("."), *node):
+        if not name.isidentifier():
+            raise InputError(f"the stored config names {name!r}, which is no name in Python")
     arguments = {name: expression(value) for name, value in node.items() if name != "_target_"}
     modules = {node["_target_"].rpartition(".")[0]}.union(*(names for _, names in arguments.values()))
     return f"{node['_target_']}({', '.join(f'{name}={text}' for name, (text, _) in arguments.items())})", modules
@@ -90,13 +93,14 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    if build(cfg.runtime).processes.count > 1:
-        raise InputError("export.py works as one process; start it without torchrun")
+    alone(cfg)
     settings, (split, _) = cfg.evaluation, test_images(cfg)
     attacks = {name: build(attack) for name, attack in settings.attacks.items() if attack is not None}
     for subject in subjects(cfg, cfg.models, cfg.trainings):
         folder = subject.directory.path / "export"
-        network = yaml.safe_load(subject.directory.config.read_text())["dataset"]["network"]
+        subject.model  # noqa: B018 (loading it refuses a config that builds something else)
+        stored = OmegaConf.create(yaml.safe_load(subject.directory.config.read_text()))
+        network = OmegaConf.to_container(stored.dataset.network, resolve=True)
         text, modules = expression(network)
         loader = LOADER.format(
             name=f"{cfg.dataset.name} {subject.label}",

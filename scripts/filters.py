@@ -8,7 +8,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import report_folder, subjects, test_images
+from saddlepoint.config import alone, report_folder, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.evaluation.weights import layers
@@ -36,6 +36,7 @@ def inspect(subject: Subject, split: Split) -> tuple[Result, dict[str, np.ndarra
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
+    alone(cfg)
     settings, folder, dataset = cfg.report.filters, report_folder(cfg), cfg.dataset.name
     split = test_images(cfg)[0].take(settings.examples)
     found = {

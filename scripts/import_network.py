@@ -41,8 +41,10 @@ def main(cfg: DictConfig) -> None:
         if directory.finished and not cfg.overwrite:
             raise InputError(f"{directory.path} holds a run already; overwrite=true replaces it, seed=1 goes beside it")
         claim(directory, defined, cfg.overwrite)
-        write_weights(directory.weights("last"), model, {**metadata, "checkpoint": "last"})
         source = {"weights": str(weights), "weights_sha256": sha256(weights)}
+        for checkpoint in ("last", "best"):  # which are one here
+            write_weights(directory.weights(checkpoint), model, {**metadata, "checkpoint": checkpoint})
+            source[f"{checkpoint}_sha256"] = sha256(directory.weights(checkpoint))
         directory.finish({**metadata, **source, "train_loss": None})  # which the file does not say
     chosen = [f"models=[{cfg.model.name}]", f"trainings=[{cfg.training.name}]"]
     log.info("wrote %s\nmeasure it: %s", directory.path, next_command("accuracy_table", *chosen))

@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import build, next_command, report_folder, subjects, test_images
+from saddlepoint.config import alone, build, next_command, report_folder, subjects, test_images
 from saddlepoint.data import Split
-from saddlepoint.errors import InputError, whole
+from saddlepoint.errors import whole
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report import figures
@@ -83,8 +83,7 @@ def measure_segments(subject: Subject, split: Split, attack: PGD, starts: int, s
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    if build(cfg.runtime).processes.count > 1:
-        raise InputError("loss_histograms.py works as one process; start it without torchrun")
+    alone(cfg)
     settings, seed = cfg.landscape, cfg.evaluation.seed
     for name in ("examples", "starts", "histogram_starts"):
         whole(settings[name], f"landscape.{name}")

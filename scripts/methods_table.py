@@ -10,7 +10,7 @@ import logging
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import measurer, report_folder, subject
+from saddlepoint.config import alone, measurer, report_folder, subject
 from saddlepoint.report.table import NAMES
 from saddlepoint.report.tables import grid_table
 
@@ -19,6 +19,7 @@ log = logging.getLogger("methods_table")
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
+    alone(cfg)
     settings, measure = cfg.report.methods, measurer(cfg)
     cells = {
         (training, f"{NAMES[attack]}, {checkpoint}"): measure(

@@ -99,7 +99,7 @@ MUTATIONS = [
         ("place in the epoch not restored", "training/trainer.py", 'self.batches.load_state_dict(state["batches"])',
          "pass", TRAINER),
         ("best weights not restored", "training/trainer.py",
-         'write_atomically(self.directory.weights("best"), self.best_file)', "pass", TRAINER),
+         'write_atomically(best, self.best_file)', "pass", TRAINER),
         ("the best is the last of equals", "training/trainer.py", "if chosen > self.best:", "if chosen >= self.best:",
          TRAINER),
         ("trained in eval mode", "training/trainer.py", "self.model.train()\n", "self.model.eval()\n", TRAINER),

@@ -48,7 +48,7 @@ class Training:
 
     def __init__(self, cfg: DictConfig, model: str, training: str, seed: int) -> None:
         self.directory: RunDirectory = run_directory(cfg, model, training, seed)
-        settings = [o for o in typed() if o.split("=")[0].split(".")[0] not in SCRIPTS_OWN]
+        settings = [o for o in typed() if o.lstrip("+~").split("=")[0].split(".")[0] not in SCRIPTS_OWN]
         self.command = ["train.py", *settings, f"model={model}", f"training={training}", f"seed={seed}"]
         # Forward and backward passes an example, the unit in which the progress bar counts.
         passes = {"standard": 1, "static": 1, "fgsm": 2, "fgsm_rs": 2, "trades": 3 + cfg.recipe.attack.steps}
@@ -71,11 +71,18 @@ class Training:
         return self.after is None or self.after.finished
 
     def start(self, threads: int | None, gpu: str | None) -> None:
-        self.directory.path.mkdir(parents=True, exist_ok=True)
+        """Raises InputError if it cannot write there."""
         command = [sys.executable, *self.command, *([f"runtime.threads={threads}"] if threads else [])]
         environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
         self.gpu = gpu
-        with (self.directory.path / "train.log").open("ab") as output:
+        try:
+            self.directory.path.mkdir(parents=True, exist_ok=True)
+            log_file = (self.directory.path / "train.log").open("ab")
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {self.directory.path} ({error.strerror}); choose output_dir=..."
+            ) from None
+        with log_file as output:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -123,9 +130,9 @@ def train(plan: list[Training], jobs: int, threads: int | None, gpus: list[str])
             while waiting or running:
                 while len(running) < jobs and (ready := [each for each in waiting if each.ready]):
                     busy = [each.gpu for each in running]
+                    ready[0].start(threads, min(gpus, key=busy.count) if gpus else None)
                     waiting.remove(ready[0])
                     running.append(ready[0])
-                    ready[0].start(threads, min(gpus, key=busy.count) if gpus else None)
                 time.sleep(0.5)
                 for each in [each for each in running if each.ended()]:
                     running.remove(each)
@@ -149,6 +156,7 @@ def networks(cfg: DictConfig) -> list[Network]:
         used = [source for name, source in report.sources.items() if report.adversaries[name]]
         found += [(each.model, each.training, each.seed) for each in used]
         found += [(report.methods.model, t, 0) for t in report.methods.trainings]
+    found += [(model, "standard", seed) for model, training, seed in found if training == "static"]  # its source
     return list(dict.fromkeys(found))
 
 
@@ -156,7 +164,7 @@ def networks(cfg: DictConfig) -> list[Network]:
 def main(cfg: DictConfig) -> None:
     started = time.monotonic()
     runtime = build(cfg.runtime)
-    cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     on_gpu = runtime.torch_device.type == "cuda"
     # A device that the user numbered, such as cuda:1, is where everything goes.
     gpus = visible_gpus() if on_gpu and cfg.runtime.device in ("auto", "cuda") else []

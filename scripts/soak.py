@@ -38,7 +38,7 @@ from saddlepoint.data import load
 from saddlepoint.losses import CrossEntropy, Loss, Margin
 from saddlepoint.models import CNN
 from saddlepoint.report.table import Table
-from saddlepoint.results import write_json
+from saddlepoint.results import read_json, write_json
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, provenance
 from saddlepoint.threat import Threat
 
@@ -247,10 +247,12 @@ def main(cfg: DictConfig) -> None:
     found["examples"] = examples(cfg.examples, cfg.seed)
     log.info("%s", found["examples"])
     found["mutations"] = {}
+    write_json(Path(cfg.folder) / "soak.json", found)  # whatever becomes of the rest
     if cfg.mutations:
         path = Path(cfg.folder) / "mutations.json"
+        path.unlink(missing_ok=True)  # an earlier one's
         subprocess.run([sys.executable, "scripts/mutation_check.py", f"--write={path}"], check=False)
-        found["mutations"] = json.loads(path.read_text())
+        found["mutations"] = read_json(path)
     found |= {"seed": cfg.seed, "seconds": round(time.monotonic() - started), "provenance": provenance(runtime)}
     write_json(Path(cfg.folder) / "soak.json", found)
     shown = table(found)

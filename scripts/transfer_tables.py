@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import build, measurer, report_folder, subject, test_images
+from saddlepoint.config import alone, build, measurer, report_folder, subject, test_images, variation
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report import figures
@@ -51,7 +51,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
             title=f"transfer of {words} examples",
             sides=("target", "source"),
             notes=notes,
-            item=f"transfer_{attack}",
+            item=None if variation() else f"transfer_{attack}",
             intervals=False,
         )
     white = {
@@ -62,8 +62,11 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
         dataset=dataset,
         title="white-box attacks",
         sides=("network", "attack"),
-        notes=["Accuracy in %."],
-        item="white_box",
+        notes=[
+            "Accuracy in %. FGSM, random start: one full step from a uniformly random point of the ball, projected; "
+            "the paper's is R+FGSM of Tramèr et al., which splits the step."
+        ],
+        item=None if variation() else "white_box",
     )
     pairs = {}
     for name, copy in copies.items():
@@ -73,14 +76,15 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
         )
         for attack in settings.transfer:
             pairs[name, attack] = measure(networks[name], attack)
-            pairs[name, f"copy {attack}"] = measure(networks[name], attack, copy) if copy else None
+            both = networks[name] and copy
+            pairs[name, f"copy {attack}"] = measure(copy, attack, networks[name]) if both else None
     made["transfer_copy"] = grid_table(
         pairs,
         dataset=dataset,
-        title="white box, and from an independent copy",
+        title="white box, and on an independent copy",
         sides=("network", "attack"),
-        notes=["Accuracy in %: of the network, and of it on its copy's examples (copy natural: of the copy itself)."],
-        item="transfer_copy",
+        notes=["Accuracy in % of the network, white box, and of its independent copy on the same examples."],
+        item=None if variation() else "transfer_copy",
         intervals=False,
     )
     return made
@@ -131,13 +135,14 @@ def angles(cfg: DictConfig, folder: Path) -> list[Path]:
         ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
             return {}, landscape.gradient_angles(network.model, copy.model, split, attack)
 
-        key = {"copy_sha256": copy.checkpoint_sha256, "examples": len(split)}
+        key = {"attack": attack.describe(), "copy_sha256": copy.checkpoint_sha256, "examples": len(split)}
         found[training] = network.measure_arrays("gradient_angles", key, compute)[1]
     return figures.gradient_angles(found, cfg.dataset.name).write(folder, "angles") if found else []
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
+    alone(cfg)
     folder = report_folder(cfg)
     written = []
     for name, table in tables(cfg).items():

@@ -529,6 +529,8 @@ def test_reproduce_plans_what_the_tables_need(dataset: str, count: int) -> None:
     assert {("wide", "pgd", 1), ("wide", "standard", 1), ("wide", "trades", 0)} < set(plan)
     assert (("architecture_b", "standard", 0) in plan) == (dataset != "cifar10")
     assert len(script.networks(composed("extras=false", "seeds=2", name="evaluate"))) == 12
+    static = script.networks(composed("extras=false", "models=[simple]", "trainings=[static]", name="evaluate"))
+    assert static == [("simple", "static", 0), ("simple", "standard", 0)]  # which it waits for
 
 
 def test_reproduce_names_the_training_that_failed(command: Run, tmp_path: Path) -> None:

@@ -135,6 +135,19 @@ def test_the_tables_agree_with_each_other(trained: Path) -> None:
         assert epsilon["pgd", attack, "0"] == white["pgd simple", "natural"]
 
 
+def test_only_some_tables_show_the_best_checkpoint(command: Command, trained: Path) -> None:
+    arguments = [*SETTINGS, f"output_dir={trained}", "evaluation.checkpoint=best"]
+    outcome = command("scripts/filters.py", *arguments)
+    assert outcome.status == 2
+    assert "evaluation.checkpoint=best is for accuracy_table.py and export.py" in outcome.err
+
+
+def test_a_source_is_another_training(command: Command, trained: Path) -> None:
+    outcome = command("scripts/transfer_tables.py", *SETTINGS, f"output_dir={trained}", "report.copies.seed=0")
+    assert outcome.status == 2
+    assert "is no independent source for itself; choose another seed" in outcome.err
+
+
 def test_static_needs_its_source(command: Command, tmp_path: Path) -> None:
     outcome = command("train.py", *TINY, "training=static", f"output_dir={tmp_path}")
     assert outcome.status == 2

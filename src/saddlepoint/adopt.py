@@ -55,8 +55,8 @@ def check(model: nn.Module, x: Tensor, classes: int) -> None:
     with undisturbed(model):
         try:
             logits = model(x.clone().requires_grad_())
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # noqa: BLE001 (it is not ours, and may check its input in any way)
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"the network does not take images of shape {tuple(x.shape[1:])}: {reason}") from None
         if not isinstance(logits, Tensor):
             raise InputError(f"the network returns a {type(logits).__name__}; expected logits, a tensor (n, {classes})")

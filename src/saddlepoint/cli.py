@@ -61,7 +61,8 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
                 if os.environ.get("RANK", "0") != "0":  # of torchrun's processes one speaks
                     sys.exit(128 + stopped.signum)
                 name = signal.Signals(stopped.signum).name
-                _leave(f"stopped by {name}; the same command goes on from here", 128 + stopped.signum)
+                again = ", without overwrite=true" if "overwrite=true" in sys.argv else ""
+                _leave(f"stopped by {name}; the same command goes on from here{again}", 128 + stopped.signum)
             finally:
                 for each, handler in handlers.items():
                     signal.signal(each, handler)

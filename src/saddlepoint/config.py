@@ -172,7 +172,8 @@ def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> 
     """Make the directory this run's. Raises InputError if it holds a run of another configuration."""
     if overwrite:
         # The summary first: it means finished.
-        for name in ("training.json", "state.pt", "previous.pt", "history.csv", "wandb.id", "config.yaml"):
+        weights = (directory.weights(checkpoint).name for checkpoint in ("last", "best"))
+        for name in ("training.json", *weights, "state.pt", "previous.pt", "history.csv", "wandb.id", "config.yaml"):
             (directory.path / name).unlink(missing_ok=True)
     if directory.config.exists():
         try:
@@ -224,6 +225,11 @@ def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: s
     """A finished run under measurement; None, said so, where there is none. The checkpoint is as configured."""
     _refuse_choices()
     runtime: Runtime = build(cfg.runtime)
+    if cfg.evaluation.checkpoint != "last" and HydraConfig.get().job.name not in ("accuracy_table", "export"):
+        raise InputError(
+            f"evaluation.checkpoint={cfg.evaluation.checkpoint} is for accuracy_table.py and export.py; "
+            "methods_table.py shows both checkpoints"
+        )
     checkpoint = checkpoint or cfg.evaluation.checkpoint
     if checkpoint not in ("last", "best"):
         raise InputError(f"evaluation.checkpoint={checkpoint}; choose last or best")
@@ -261,6 +267,12 @@ def subjects(
                     yield found
 
 
+def alone(cfg: DictConfig) -> None:
+    """Raises InputError where torchrun started several processes of a script that works as one."""
+    if build(cfg.runtime).processes.count > 1:
+        raise InputError(f"{HydraConfig.get().job.name}.py works as one process; start it without torchrun")
+
+
 def measurer(cfg: DictConfig) -> Callable[..., Result | None]:
     """(subject, attack, source=None) -> the accuracy under one of `report.attacks`; None where a network is missing.
 
@@ -274,6 +286,8 @@ def measurer(cfg: DictConfig) -> Callable[..., Result | None]:
     ) -> Result | None:
         if of is None:
             return None
+        if source and source.directory.path == of.directory.path:
+            raise InputError(f"{source.directory.path} is no independent source for itself; choose another seed for it")
         if name not in attacks:
             attacks[name] = build(cfg.report.attacks[name])
         part = split.take(min(examples or total, cfg.report.at_most.get(name, total)))

@@ -18,6 +18,7 @@ SOUND: dict[str, Any] = {
     "by_restarts": {1: 0.5, 20: 0.48},
     "by_eps": {0.1: 0.7, 0.2: 0.5},
     "at_full_range": 0.0,
+    "white_box": 0.5,
     "black_box": 0.7,
     "gradient_free": 0.6,
     "zero": 0.0,

@@ -248,7 +248,7 @@ def test_the_geometry_table_has_a_row_for_each_image() -> None:
 
 def under(attack: str, accuracy: float, **key: Any) -> dict[str, Any]:
     made = result("pgd", "wide", attack, accuracy, **key)
-    made["key"]["attack"] = None if attack == "natural" else {"steps": 40, "restarts": 1}
+    made["key"]["attack"] = None if attack == "natural" else {"norm": "linf", "eps": "0.3", "steps": 40, "restarts": 1}
     return made
 
 
@@ -269,6 +269,12 @@ def test_adversaries_are_beside_table_1() -> None:
     assert made.rows[4][3:] == ["A_nat", "not run", "", "", ""]
     assert '"first n": measured on the first n test images only.' in made.notes
     assert [record["files"] for record in made.records][-1] == ""
+
+
+def test_another_threat_is_named_and_not_compared() -> None:
+    made = adversaries_table([("pgd", "A", under("pgd", 0.9))], dataset="mnist", network="wide network", compare=False)
+    assert made.title == "mnist, linf eps 0.3: wide network against every adversary"
+    assert made.header[-1] == "Accuracy in %" and made.records[0]["paper"] is None
 
 
 def test_a_part_common_to_all_rows_is_said_once() -> None:

@@ -113,6 +113,15 @@ def test_trades_is_the_natural_loss_and_beta_divergences(model: Seen) -> None:
     assert (divergence > from_start).all()  # the attack climbs it
 
 
+def test_trades_survives_a_certain_prediction(model: Seen) -> None:
+    """A probability that underflows to 0 has a gradient all the same."""
+    with torch.no_grad():
+        model.network[-1].bias[0] += 300
+    losses, _ = Trades(PGD(Threat("linf", 0.1), steps=1, loss=Divergence()))(model, X, Y, seeded(0), 0.0)
+    losses.sum().backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_trades_without_a_ball_is_standard_training(model: Seen) -> None:
     losses, _ = Trades(PGD(Threat("linf", 0), steps=1, loss=Divergence()))(model, X, Y, seeded(0), 0.0)
     torch.testing.assert_close(losses, Standard()(model, X, Y, seeded(0), 0.0)[0])

@@ -57,6 +57,9 @@ class AutoAttack:
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         ensemble = pyautoattack.AutoAttack(model, norm=norm, eps=self.threat.eps, seed=seed, device=x.device, **choice)
         ensemble.square.n_queries = self.queries
+        with undisturbed(model), torch.no_grad():
+            classes = model(x[:1]).shape[1]
+        ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)
         # It draws from torch's own generator, which is not its to move.
         devices = [x.device] if x.device.type == "cuda" else []
         with undisturbed(model), torch.random.fork_rng(devices):

@@ -16,7 +16,7 @@ class Normalized(nn.Module):
     Args:
         network: takes what it was trained on and returns logits.
         scale: 255 for a network of images in [0, 255].
-        mean, std: of the scaled images, one number or one for each channel; 0.5 and 0.5 make [-1, 1].
+        mean, std: of the scaled images, a list of one number or of one for each channel; [0.5] and [0.5] make [-1, 1].
 
     forward: (n, c, h, w) in [0, 1] -> logits (n, classes). The state dict is the network's, under "network.".
     """

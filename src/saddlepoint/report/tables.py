@@ -72,9 +72,9 @@ def accuracy_table(
         notes.append(f"Paper: {paper['source']}.")
     if of_best:
         notes.append("Checkpoint: the best on the held-out images, not the last.")
-    attack = next((result["key"]["attack"] for result in results if result["key"]["attack"]), None)
-    threat = f", {attack['norm']} eps {attack['eps']}" if attack else ""
-    return Table(f"{dataset}{threat}: accuracy by training method and model", header, rows, records, notes, at)
+    return Table(
+        f"{dataset}{_threat(results)}: accuracy by training method and model", header, rows, records, notes, at
+    )
 
 
 def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
@@ -143,14 +143,17 @@ def _in_words(record: dict[str, Any], is_loss: bool) -> str:
     return f"{record['value']:.1f} ({record['low']:.1f}–{record['high']:.1f})"
 
 
-def adversaries_table(rows: Sequence[tuple[str, str, Result | None]], *, dataset: str, network: str) -> Table:
+def adversaries_table(
+    rows: Sequence[tuple[str, str, Result | None]], *, dataset: str, network: str, compare: bool = True
+) -> Table:
     """Tables 1 and 2: one network against every adversary.
 
     Args:
         rows: (attack's name, source, result), None where the source is not trained. Source "A" is the network itself.
         network: its name in words.
+        compare: whether it is the network that the paper's numbers are of.
     """
-    paper = published(dataset, "adversaries")
+    paper = published(dataset, "adversaries") if compare else None
     cells = paper["cells"] if paper else {}
     others = paper.get("released", {}) if paper else {}
     text, records = [], []
@@ -188,7 +191,9 @@ def adversaries_table(rows: Sequence[tuple[str, str, Result | None]], *, dataset
     header += ["Released model"] if others else []
     notes = [
         "Source: A the network itself (white box), A' an independently trained copy, A_nat a naturally trained copy, "
-        "B another architecture. In brackets: 95% interval."
+        "B another architecture. In brackets: 95% interval.",
+        "The paper does not say: the step size of its 100-step rows (here as in the others), CW's kappa (0; CW+: 50), "
+        "what Targeted aims at (the likeliest wrong class), how B was trained (naturally).",
     ]
     if len(parts) > 1:
         notes.append('"first n": measured on the first n test images only.')
@@ -197,7 +202,8 @@ def adversaries_table(rows: Sequence[tuple[str, str, Result | None]], *, dataset
     if paper:
         notes.append(f"Paper: {paper['source']}." + (f" Released model: {paper['released_source']}." if others else ""))
     at = [(row, 4) for row in range(len(text))]
-    return Table(f"{dataset}: {network} against every adversary", header, text, records, notes, at)
+    title = f"{dataset}{_threat([result for _, _, result in rows])}: {network} against every adversary"
+    return Table(title, header, text, records, notes, at)
 
 
 def grid_table(
@@ -247,12 +253,12 @@ def grid_table(
     if paper:
         notes.append(f"In square brackets, the paper: {paper['source']}.")
     header = [f"{sides[0].capitalize()} / {sides[1]}", *(NAMES.get(column, column) for column in columns)]
-    return Table(f"{dataset}: {title}", header, rows, records, notes, at)
+    return Table(f"{dataset}{_threat(list(cells.values()))}: {title}", header, rows, records, notes, at)
 
 
-def epsilon_table(results: Sequence[Result], *, dataset: str) -> Table:
+def epsilon_table(results: Sequence[Result], *, dataset: str, compare: bool = True) -> Table:
     """Figure 6 in numbers: a row for each network and attack, a column for each eps; one norm's results."""
-    paper = published(dataset, "epsilon")
+    paper = published(dataset, "epsilon") if compare else None
     norm, all_eps = results[0]["key"]["norm"], results[0]["key"]["eps"]
     rows: list[list[str]] = []
     records, at = [], []
@@ -370,6 +376,12 @@ def diagnostics_table(found: Mapping[str, Sequence[Mapping[str, Any]]], *, datas
     return Table(
         f"{dataset}: signs of masked gradients", header, rows, records, list(notes), [(r, 3) for r in range(len(rows))]
     )
+
+
+def _threat(results: Sequence[Result | None]) -> str:
+    """For a title: norm and eps of the attacks."""
+    attack = next((result["key"]["attack"] for result in results if result and result["key"]["attack"]), None)
+    return f", {attack['norm']} eps {attack['eps']}" if attack else ""
 
 
 def _origin(results: Sequence[Result]) -> dict[str, Any]:

@@ -109,6 +109,7 @@ class RunDirectory:
                 continue
             if path == self.previous:
                 log.warning("%s is %s; using the state before", self.state, "damaged" if damaged else "missing")
+                self.state.unlink(missing_ok=True)  # or the next state would push the good one out for it
             return state
         if damaged:
             raise InputError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.errors import InputError
-from saddlepoint.losses import CrossEntropy, Divergence
+from saddlepoint.losses import CrossEntropy
 
 
 class Objective(Protocol):
@@ -76,9 +76,11 @@ class Trades(Adversarial):
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
     ) -> tuple[Tensor, Tensor]:
-        with undisturbed(model), torch.no_grad():
+        with undisturbed(model, self.attack.model_mode), torch.no_grad():  # as the attack sees it
             natural = model(x).float().softmax(1)
         x_adv = self._attack(progress).craft(model, x, natural, generator)
         natural_logits, logits = model(x).float(), model(x_adv)
-        divergence = Divergence()(logits.float(), natural_logits.softmax(1))
+        # From logarithms: through a probability that is exactly 0 the gradient of Divergence would be 0 / 0.
+        log_p, log_q = natural_logits.log_softmax(1), logits.float().log_softmax(1)
+        divergence = (log_p.exp() * (log_p - log_q)).sum(1)
         return CrossEntropy()(natural_logits, y) + self.beta * divergence, logits

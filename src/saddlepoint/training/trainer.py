@@ -132,6 +132,8 @@ class Trainer:
         At SIGINT or SIGTERM it finishes the step, writes the state and raises Stopped.
         """
         self._restore()
+        if len(set(self.processes.gather(self.step))) > 1:
+            raise InputError(f"the processes do not see the same state in {self.directory.path}; is it shared by all?")
         bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=None, leave=False, smoothing=0.05)
         saved = resumed = time.monotonic()
         earlier, first = self.seconds, self.step
