@@ -303,16 +303,7 @@ def segments_table(results: Sequence[Result], *, dataset: str) -> Table:
         "Negative cosines",
     ]
     names = ("ends", "middle", "random", "highest_at_an_end", "cosine", "negative_cosines")
-    records = [
-        {
-            "dataset": dataset,
-            "training": result["run"]["training"],
-            "model": result["run"]["model"],
-            **{name: result[name] for name in names},
-            **_origin([result]),
-        }
-        for result in results
-    ]
+    records = [_record(result, names, dataset) for result in results]
     rows = [
         [
             f"{NAMES.get(record['training'], record['training'])} {record['model']}",
@@ -334,16 +325,7 @@ def segments_table(results: Sequence[Result], *, dataset: str) -> Table:
 def filters_table(results: Sequence[Result], *, dataset: str) -> Table:
     """ICLR Figures 9 and 10 in numbers: a row for each network."""
     names = ("filters", "alive", "single_weight", "bias_low", "bias_high")
-    records = [
-        {
-            "dataset": dataset,
-            "training": result["run"]["training"],
-            "model": result["run"]["model"],
-            **{name: result[name] for name in names},
-            **_origin([result]),
-        }
-        for result in results
-    ]
+    records = [_record(result, names, dataset) for result in results]
     rows = [
         [
             f"{NAMES.get(record['training'], record['training'])} {record['model']}",
@@ -376,6 +358,12 @@ def diagnostics_table(found: Mapping[str, Sequence[Mapping[str, Any]]], *, datas
     return Table(
         f"{dataset}: signs of masked gradients", header, rows, records, list(notes), [(r, 3) for r in range(len(rows))]
     )
+
+
+def _record(result: Result, names: Sequence[str], dataset: str) -> dict[str, Any]:
+    """These numbers of one network's result."""
+    run = {"dataset": dataset, "training": result["run"]["training"], "model": result["run"]["model"]}
+    return {**run, **{name: result[name] for name in names}, **_origin([result])}
 
 
 def _threat(results: Sequence[Result | None]) -> str:
