@@ -13,7 +13,7 @@ from operator import itemgetter
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import build, next_command, report_folder, subjects, test_images, variation
+from saddlepoint.config import build, next_command, report, subjects, test_images, variation
 from saddlepoint.report.figures import capacity
 from saddlepoint.report.tables import accuracy_table
 
@@ -49,14 +49,14 @@ def main(cfg: DictConfig) -> None:
     suffix = "" if settings.checkpoint == "last" else f"-{settings.checkpoint}"
     suffix += "" if len(split) == total else f"-first{len(split)}"
     widths = "-capacities" if len(cfg.models) > 2 else ""
-    paths = table.write(report_folder(cfg) / "tables", f"{settings.name}{widths}{suffix}")
-    if len(capacities) > 1:
-        chart = capacity(table.records, dict(sorted(capacities.items(), key=itemgetter(1))), cfg.dataset.name)
-        paths += chart.write(report_folder(cfg) / "figures", f"capacity{suffix}")
-    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
+    with report(cfg) as out:
+        out.table(f"{settings.name}{widths}{suffix}", table)
+        if len(capacities) > 1:
+            chart = capacity(table.records, dict(sorted(capacities.items(), key=itemgetter(1))), cfg.dataset.name)
+            out.figure(f"capacity{suffix}", chart)
     if not results:
         log.info("train a network first: python train.py --help")
-    elif settings.name == "accuracy" and not (report_folder(cfg) / "figures").exists():
+    elif settings.name == "accuracy" and not (out.path / "figures").exists():
         log.info("next, Figures 1 and 2: %s", next_command("loss_histograms"))
     elif settings.name == "accuracy":
         log.info("next, every adversary: %s", next_command("adversaries_table"))

@@ -6,33 +6,29 @@ architecture (B); AutoAttack and an attack without gradients beside them. Rows: 
 
 from __future__ import annotations
 
-import logging
-
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, measurer, report_folder, subject, variation
+from saddlepoint.config import alone, measurer, report, subject, subjects, variation
 from saddlepoint.report.tables import adversaries_table
-
-log = logging.getLogger("adversaries_table")
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     alone(cfg)
     settings, measure = cfg.report, measurer(cfg)
-    network = subject(cfg, **settings.network)
+    networks = list(subjects(cfg, [settings.network.model], [settings.network.training]))
     rows = []
     for name, attacks in settings.adversaries.items():
         source = subject(cfg, **settings.sources[name]) if name != "A" and attacks else None
         for attack in attacks:
             trained = name == "A" or source is not None
-            rows.append((attack, str(name), measure(network, attack, source) if trained else None))
+            rows.append((attack, str(name), measure(networks, attack, source) if trained else []))
     words = f"{settings.network.model} network, {settings.network.training} training"
     is_the_papers = not variation() and (settings.network.model, settings.network.training) == ("wide", "pgd")
     table = adversaries_table(rows, dataset=cfg.dataset.name, network=words, compare=is_the_papers)
-    paths = table.write(report_folder(cfg) / "tables", "adversaries")
-    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
+    with report(cfg) as out:
+        out.table("adversaries", table)
 
 
 if __name__ == "__main__":

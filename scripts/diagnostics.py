@@ -6,21 +6,18 @@ Signs of masked gradients for each training method, with the numbers: pass or su
 from __future__ import annotations
 
 import dataclasses
-import logging
 from typing import Any
 
 from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, build, measurer, report_folder, subject, test_images
+from saddlepoint.config import alone, build, measurer, report, subject, test_images
 from saddlepoint.evaluation.diagnostics import judge, zero_gradients
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report.tables import diagnostics_table
 from saddlepoint.results import Result
 from saddlepoint.threat import Threat
-
-log = logging.getLogger("diagnostics")
 
 
 def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict[str, Any]]:
@@ -41,7 +38,7 @@ def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict
         return float(noted(result)["accuracy"])
 
     def named(name: str, source: Subject | None = None) -> Result:
-        return noted(measure(network, name, source, len(split)) or {})
+        return noted(measure([network], name, source, len(split))[0])
 
     zero = noted(
         network.measure(
@@ -87,8 +84,8 @@ def main(cfg: DictConfig) -> None:
         "number above may be too high for this network: look at the attack that does not need the gradient."
     ]
     table = diagnostics_table(found, dataset=dataset, notes=notes)
-    paths = table.write(report_folder(cfg) / "tables", "diagnostics")
-    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
+    with report(cfg) as out:
+        out.table("diagnostics", table)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ By PGD (100 steps of 2.5 eps / 100) and by an attack without gradients, on the n
 
 from __future__ import annotations
 
-import logging
-
 from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD, Attack
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, report_folder, subjects, test_images, variation
+from saddlepoint.config import alone, report, subjects, test_images, variation
 from saddlepoint.data import Split
 from saddlepoint.evaluation.autoattack import AutoAttack
 from saddlepoint.evaluation.robustness import evaluate
@@ -20,8 +18,6 @@ from saddlepoint.report import figures
 from saddlepoint.report.tables import epsilon_table
 from saddlepoint.results import Result, interval
 from saddlepoint.threat import Threat
-
-log = logging.getLogger("epsilon_curves")
 
 
 def attack_of(name: str, norm: str, eps: str, settings: DictConfig) -> Attack:
@@ -78,15 +74,12 @@ def main(cfg: DictConfig) -> None:
     }
     if not found:
         return
-    folder = report_folder(cfg)
     is_the_papers = not variation() and settings.model == "wide"
     chart = figures.epsilon([each for norm in results.values() for each in norm], cfg.dataset.name, is_the_papers)
-    written = chart.write(folder / "figures", "epsilon")
-    for norm, measured in results.items():
-        table = epsilon_table(measured, dataset=cfg.dataset.name, compare=is_the_papers)
-        written += table.write(folder / "tables", f"epsilon_{norm}")
-        log.info("\n%s", table.text())
-    log.info("\nwrote %s", ", ".join(map(str, written)))
+    with report(cfg) as out:
+        out.figure("epsilon", chart)
+        for norm, measured in results.items():
+            out.table(f"epsilon_{norm}", epsilon_table(measured, dataset=cfg.dataset.name, compare=is_the_papers))
 
 
 if __name__ == "__main__":

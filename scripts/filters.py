@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, report_folder, subjects, test_images
+from saddlepoint.config import alone, report, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.evaluation.weights import layers
 from saddlepoint.report import figures
 from saddlepoint.report.tables import filters_table
 from saddlepoint.results import Result
-
-log = logging.getLogger("filters")
 
 
 def inspect(subject: Subject, split: Split) -> tuple[Result, dict[str, np.ndarray]]:
@@ -37,7 +33,7 @@ def inspect(subject: Subject, split: Split) -> tuple[Result, dict[str, np.ndarra
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     alone(cfg)
-    settings, folder, dataset = cfg.report.filters, report_folder(cfg), cfg.dataset.name
+    settings, dataset = cfg.report.filters, cfg.dataset.name
     split = test_images(cfg)[0].take(settings.examples)
     found = {
         each.training["training"]: inspect(each, split)
@@ -45,15 +41,12 @@ def main(cfg: DictConfig) -> None:
     }
     if not found:
         return
-    table = filters_table([result for result, _ in found.values()], dataset=dataset)
     kernels = {training: arrays["filters"] for training, (_, arrays) in found.items()}
     last = {training: (arrays["weights"], arrays["biases"]) for training, (_, arrays) in found.items()}
-    written = [
-        *figures.filters(kernels, dataset).write(folder / "figures", "filters"),
-        *figures.output_layer(last, dataset).write(folder / "figures", "output_layer"),
-        *table.write(folder / "tables", "filters"),
-    ]
-    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, written)))
+    with report(cfg) as out:
+        out.figure("filters", figures.filters(kernels, dataset))
+        out.figure("output_layer", figures.output_layer(last, dataset))
+        out.table("filters", filters_table([result for result, _ in found.values()], dataset=dataset))
 
 
 if __name__ == "__main__":

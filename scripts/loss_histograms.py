@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, build, next_command, report_folder, subjects, test_images
+from saddlepoint.config import alone, build, next_command, report, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.errors import whole
 from saddlepoint.evaluation import landscape
@@ -104,17 +104,13 @@ def main(cfg: DictConfig) -> None:
             "nothing to measure; train the networks with train.py, or everything with %s", next_command("reproduce")
         )
         return
-    folder = report_folder(cfg)
-    table = geometry_table(geometry, dataset=cfg.dataset.name)
-    segments = segments_table(between, dataset=cfg.dataset.name)
-    written = [
-        *figures.loss_trajectories(paths, cfg.dataset.name).write(folder / "figures", "loss_trajectories"),
-        *figures.loss_histograms(ends, cfg.dataset.name).write(folder / "figures", "loss_histograms"),
-        *figures.segments(lines, cfg.dataset.name).write(folder / "figures", "segments"),
-        *table.write(folder / "tables", "maxima"),
-        *segments.write(folder / "tables", "segments"),
-    ]
-    log.info("\n%s\n\n%s\n\nwrote %s", table.text(), segments.text(), ", ".join(map(str, written)))
+    dataset = cfg.dataset.name
+    with report(cfg) as out:
+        out.figure("loss_trajectories", figures.loss_trajectories(paths, dataset))
+        out.figure("loss_histograms", figures.loss_histograms(ends, dataset))
+        out.figure("segments", figures.segments(lines, dataset))
+        out.table("maxima", geometry_table(geometry, dataset=dataset))
+        out.table("segments", segments_table(between, dataset=dataset))
     log.info("next, the accuracies: %s", next_command("accuracy_table"))
 
 

@@ -5,16 +5,12 @@ Examples made once (static), FGSM with a random start, TRADES; the last and the 
 
 from __future__ import annotations
 
-import logging
-
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, measurer, report_folder, subject
+from saddlepoint.config import alone, measurer, report, subjects
 from saddlepoint.report.table import NAMES
 from saddlepoint.report.tables import grid_table
-
-log = logging.getLogger("methods_table")
 
 
 @entry("evaluate")
@@ -23,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     settings, measure = cfg.report.methods, measurer(cfg)
     cells = {
         (training, f"{NAMES[attack]}, {checkpoint}"): measure(
-            subject(cfg, settings.model, training, 0, checkpoint), attack
+            list(subjects(cfg, [settings.model], [training], checkpoint=checkpoint)), attack
         )
         for training in settings.trainings
         for checkpoint in ("last", "best")
@@ -40,8 +36,8 @@ def main(cfg: DictConfig) -> None:
         sides=("training", "attack"),
         notes=notes,
     )
-    paths = table.write(report_folder(cfg) / "tables", "methods")
-    log.info("\n%s\n\nwrote %s", table.text(), ", ".join(map(str, paths)))
+    with report(cfg) as out:
+        out.table("methods", table)
 
 
 if __name__ == "__main__":

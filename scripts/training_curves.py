@@ -5,22 +5,18 @@ From the histories that trainings leave; nothing is measured.
 
 from __future__ import annotations
 
-import logging
-
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, report_folder, subjects, variation
+from saddlepoint.config import alone, report, subjects, variation
 from saddlepoint.report import figures
 from saddlepoint.results import read_csv
-
-log = logging.getLogger("training_curves")
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     alone(cfg)
-    folder, methods, dataset = report_folder(cfg) / "figures", cfg.report.methods, cfg.dataset.name
+    methods, dataset = cfg.report.methods, cfg.dataset.name
     robust = {
         each.label: read_csv(each.directory.history)
         for each in subjects(cfg, cfg.models, ["pgd"])
@@ -31,10 +27,11 @@ def main(cfg: DictConfig) -> None:
         for each in subjects(cfg, [methods.model], methods.trainings, seeds=1)
         if each.directory.history.exists()
     }
-    written = figures.training_loss(robust, dataset, not variation()).write(folder, "training_loss") if robust else []
-    if by_method:
-        written += figures.robust_overfitting(by_method, dataset).write(folder, "robust_overfitting")
-    log.info("wrote %s", ", ".join(map(str, written)))
+    with report(cfg) as out:
+        if robust:
+            out.figure("training_loss", figures.training_loss(robust, dataset, not variation()))
+        if by_method:
+            out.figure("robust_overfitting", figures.robust_overfitting(by_method, dataset))
 
 
 if __name__ == "__main__":

@@ -6,28 +6,24 @@ table; the loss towards own and transferred examples; angles between the gradien
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 import numpy as np
 from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, build, measurer, report_folder, subject, test_images, variation
+from saddlepoint.config import alone, build, measurer, report, subject, subjects, test_images, variation
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report import figures
+from saddlepoint.report.charts import Chart
 from saddlepoint.report.table import NAMES, Table
 from saddlepoint.report.tables import grid_table
-
-log = logging.getLogger("transfer_tables")
 
 
 def tables(cfg: DictConfig) -> dict[str, Table]:
     settings, measure = cfg.report, measurer(cfg)
     kinds = [(training, model) for model in cfg.models for training in cfg.trainings]
-    networks = {f"{training} {model}": subject(cfg, model, training, 0) for training, model in kinds}
+    networks = {f"{training} {model}": list(subjects(cfg, [model], [training])) for training, model in kinds}
     copies = {
         f"{training} {model}": subject(cfg, model, training, settings.copies.seed)
         for training, model in kinds
@@ -36,7 +32,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
     made, dataset = {}, cfg.dataset.name
     for attack in settings.transfer:
         cells = {
-            (target, source): measure(network, attack, copy) if copy else None
+            (target, source): measure(network, attack, copy) if copy else []
             for target, network in networks.items()
             for source, copy in copies.items()
         }
@@ -72,12 +68,12 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
     for name, copy in copies.items():
         pairs[name, "natural"], pairs[name, "copy natural"] = (
             measure(networks[name], "natural"),
-            measure(copy, "natural"),
+            measure([copy] if copy else [], "natural"),
         )
         for attack in settings.transfer:
             pairs[name, attack] = measure(networks[name], attack)
             both = networks[name] and copy
-            pairs[name, f"copy {attack}"] = measure(copy, attack, networks[name]) if both else None
+            pairs[name, f"copy {attack}"] = measure([copy], attack, networks[name][0]) if both else []
     made["transfer_copy"] = grid_table(
         pairs,
         dataset=dataset,
@@ -98,7 +94,7 @@ def pairs(cfg: DictConfig, model: str, trainings: list[str]) -> dict[str, tuple[
     return {each: (network, copy) for each, (network, copy) in found.items() if network and copy}
 
 
-def directions(cfg: DictConfig, folder: Path) -> list[Path]:
+def directions(cfg: DictConfig) -> Chart | None:
     settings, seed = cfg.report.directions, cfg.evaluation.seed
     split = test_images(cfg)[0].take(settings.examples)
     attacks: dict[str, PGD] = {"FGSM": build(cfg.report.attacks.fgsm), "PGD": build(cfg.report.attacks.pgd_100)}
@@ -121,10 +117,10 @@ def directions(cfg: DictConfig, folder: Path) -> list[Path]:
             "seed": seed,
         }
         paths[training] = network.measure_arrays("directions", key, compute)[1]
-    return figures.directions(paths, cfg.dataset.name).write(folder, "directions") if paths else []
+    return figures.directions(paths, cfg.dataset.name) if paths else None
 
 
-def angles(cfg: DictConfig, folder: Path) -> list[Path]:
+def angles(cfg: DictConfig) -> Chart | None:
     settings = cfg.report.angles
     split, attack = test_images(cfg)[0].take(settings.examples), build(cfg.report.attacks.fgsm)
     found = {}
@@ -137,19 +133,18 @@ def angles(cfg: DictConfig, folder: Path) -> list[Path]:
 
         key = {"attack": attack.describe(), "copy_sha256": copy.checkpoint_sha256, "examples": len(split)}
         found[training] = network.measure_arrays("gradient_angles", key, compute)[1]
-    return figures.gradient_angles(found, cfg.dataset.name).write(folder, "angles") if found else []
+    return figures.gradient_angles(found, cfg.dataset.name) if found else None
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     alone(cfg)
-    folder = report_folder(cfg)
-    written = []
-    for name, table in tables(cfg).items():
-        log.info("\n%s", table.text())
-        written += table.write(folder / "tables", name)
-    written += directions(cfg, folder / "figures") + angles(cfg, folder / "figures")
-    log.info("\nwrote %s", ", ".join(map(str, written)))
+    with report(cfg) as out:
+        for name, table in tables(cfg).items():
+            out.table(name, table)
+        for name, chart in (("directions", directions(cfg)), ("angles", angles(cfg))):
+            if chart:
+                out.figure(name, chart)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,20 @@ def test_a_measurement_joins_its_run_after_the_curves(command: Run, tmp_path: Pa
     assert {"last/natural", "last/fgsm", "last/pgd"} <= set(measuring.summary)
 
 
+def test_the_figures_join_the_run_of_their_report(command: Run, tmp_path: Path) -> None:
+    assert command("train.py", *TINY, f"output_dir={tmp_path}").status == 0
+    few = ["report.methods.model=simple", "report.filters.model=simple", "report.filters.trainings=[pgd]"]
+    for script in ("training_curves", "filters"):
+        assert command(f"scripts/{script}.py", *TINY, *few, f"output_dir={tmp_path}").status == 0
+    _, curves, filters = sessions(tmp_path)
+    assert curves.run.run_id == filters.run.run_id
+    assert (curves.run.job_type, curves.run.display_name) == ("report", curves.run.run_group.removeprefix("digits/"))
+    shown = [curves.rows("training_loss.captions"), filters.rows("filters.captions")]
+    assert [row["training_loss.captions"] for row in shown[0]] == [["training_loss"]]
+    assert [row["filters.captions"] for row in shown[1]] == [["filters"]]
+    assert max(row["_step"] for row in curves.history) < min(row["_step"] for row in filters.history)
+
+
 def test_a_resumed_run_goes_on_where_its_curves_stopped(
     command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,8 @@ SETTINGS = [
     "report.methods.trainings=[standard,static,pgd]",
     "report.adversaries.A=[natural,fgsm,targeted,square]",
     "report.adversaries.A_prime=[fgsm]",
+    "report.white_box=[natural,fgsm,pgd]",
+    "report.methods.attacks=[natural,fgsm]",
 ]
 TRANSFER = ["transfer_fgsm", "transfer_pgd"]
 
@@ -140,6 +142,18 @@ def test_only_some_tables_show_the_best_checkpoint(command: Command, trained: Pa
     outcome = command("scripts/filters.py", *arguments)
     assert outcome.status == 2
     assert "evaluation.checkpoint=best is for accuracy_table.py and export.py" in outcome.err
+
+
+def test_every_seed_is_measured_but_for_the_source_itself(command: Command, trained: Path) -> None:
+    arguments = [*SETTINGS, f"output_dir={trained}", "seeds=2"]
+    assert command("scripts/transfer_tables.py", *arguments).status == 0
+    white, transfer = (
+        read_json(report(trained, "tables", f"{name}.json"))["records"] for name in ("white_box", "transfer_pgd")
+    )
+    assert {each["seeds"] for each in white} == {2}
+    seeds = {(each["target"], each["source"]): each["seeds"] for each in transfer}
+    assert seeds["pgd simple", "pgd simple"] == 1  # of the two, one is the source
+    assert seeds["pgd simple", "standard simple"] == 2
 
 
 def test_a_source_is_another_training(command: Command, trained: Path) -> None:

@@ -22,6 +22,7 @@ from saddlepoint.attacks import Attack
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError, whole
 from saddlepoint.evaluation.subject import Subject
+from saddlepoint.report.folder import Report
 from saddlepoint.results import Result, sha256, write_atomically
 from saddlepoint.runtime import Runtime, generator
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
@@ -164,6 +165,11 @@ def report_folder(cfg: DictConfig) -> Path:
     return Path(cfg.output_dir) / cfg.dataset.name / f"report{cfg.recipe.suffix}{variation()}"
 
 
+def report(cfg: DictConfig) -> Report:
+    """That folder, to be filled; logger=wandb shows its figures."""
+    return Report(report_folder(cfg), build(cfg.logger.tracker), definition(cfg))
+
+
 def _says_nothing(key: str) -> bool:
     return key in NAMED or key.split(".")[0] in (*ELSEWHERE, *SCRIPTS_OWN)
 
@@ -252,7 +258,11 @@ def _refuse_choices() -> None:
 
 
 def subjects(
-    cfg: DictConfig, models: Sequence[str], trainings: Sequence[str], seeds: int | None = None
+    cfg: DictConfig,
+    models: Sequence[str],
+    trainings: Sequence[str],
+    seeds: int | None = None,
+    checkpoint: str | None = None,
 ) -> Iterator[Subject]:
     """Every finished run of these models and trainings in the first `seeds` (as configured); says which are missing."""
     for name, values in (("models", models), ("trainings", trainings)):
@@ -262,7 +272,7 @@ def subjects(
     for training in trainings:
         for model in models:
             for seed in range(cfg.seeds if seeds is None else seeds):
-                found = subject(cfg, model, training, seed)
+                found = subject(cfg, model, training, seed, checkpoint)
                 if found:
                     yield found
 
@@ -273,26 +283,29 @@ def alone(cfg: DictConfig) -> None:
         raise InputError(f"{HydraConfig.get().job.name}.py works as one process; start it without torchrun")
 
 
-def measurer(cfg: DictConfig) -> Callable[..., Result | None]:
-    """(subject, attack, source=None) -> the accuracy under one of `report.attacks`; None where a network is missing.
+def measurer(cfg: DictConfig) -> Callable[..., list[Result]]:
+    """(subjects, attack, source=None) -> the accuracy of each under one of `report.attacks`.
 
-    The slowest attacks see only the first `report.at_most` test images.
+    The slowest attacks see only the first `report.at_most` test images. A network that is the source itself is left
+    out; it is an InputError if there is no other.
     """
     split, total = test_images(cfg)
     attacks: dict[str, Attack | None] = {}
 
     def measure(
-        of: Subject | None, name: str, source: Subject | None = None, examples: int | None = None
-    ) -> Result | None:
-        if of is None:
-            return None
-        if source and source.directory.path == of.directory.path:
+        of: Sequence[Subject], name: str, source: Subject | None = None, examples: int | None = None
+    ) -> list[Result]:
+        others = [each for each in of if source is None or each.directory.path != source.directory.path]
+        if of and source and not others:
             raise InputError(f"{source.directory.path} is no independent source for itself; choose another seed for it")
         if name not in attacks:
             attacks[name] = build(cfg.report.attacks[name])
         part = split.take(min(examples or total, cfg.report.at_most.get(name, total)))
         batch_size, seed = cfg.evaluation.batch_size, cfg.evaluation.seed
-        return of.accuracy(name, attacks[name], part, total, batch_size=batch_size, seed=seed, source=source)
+        return [
+            each.accuracy(name, attacks[name], part, total, batch_size=batch_size, seed=seed, source=source)
+            for each in others
+        ]
 
     return measure
 

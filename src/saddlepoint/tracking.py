@@ -21,9 +21,11 @@ log = logging.getLogger(__name__)
 # Images (n, h, w, c) in [0, 1], and a caption for each.
 Images = Callable[[], tuple[np.ndarray, list[str]]]
 
+SESSION = 100  # more rows than a measurement writes
+
 
 class Tracker(Protocol):
-    def start(self, directory: Path, config: dict[str, Any]) -> None: ...
+    def start(self, directory: Path, config: dict[str, Any], job: str = "train") -> None: ...
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
     def images(self, step: int, name: str, make: Images) -> None: ...
     def table(self, name: str, rows: list[dict[str, Any]]) -> None: ...
@@ -33,7 +35,7 @@ class Tracker(Protocol):
 class Quiet:
     """No tracker: history.csv holds the numbers."""
 
-    def start(self, directory: Path, config: dict[str, Any]) -> None: ...
+    def start(self, directory: Path, config: dict[str, Any], job: str = "train") -> None: ...
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
@@ -56,32 +58,39 @@ class Wandb(Quiet):
         self.project, self.mode, self.run = project, mode, None
         self.step = self.row = 0  # of the training, and of W&B, whose own counts every row
 
-    def start(self, directory: Path, config: dict[str, Any]) -> None:
-        """Group, job type and tags make a dashboard fall into data set, model and training by itself."""
+    def start(self, directory: Path, config: dict[str, Any], job: str = "train") -> None:
+        """Group, job type and tags make a dashboard fall into data set, model and training by itself.
+
+        job="report" is for the figures of all runs of a data set.
+        """
 
         def begin() -> Any:
             import wandb
 
             names = {key: config[key]["name"] for key in ("dataset", "model", "training", "recipe")}
+            run_of, shown = directory.parent.name, f"{directory.parent.name}-s{config['seed']}"
+            if job == "report":
+                run_of = shown = directory.name
             run = wandb.init(
                 project=self.project,
                 dir=directory,
                 mode=self._decide(),
                 id=self._id(directory),
                 resume="allow",
-                name=f"{directory.parent.name}-s{config['seed']}",
-                group=f"{names['dataset']}/{directory.parent.name}",
-                job_type="train",
-                tags=list(names.values()),
+                name=shown,
+                group=f"{names['dataset']}/{run_of}",
+                job_type=job,
+                tags=list(names.values()) if job == "train" else [names["dataset"], names["recipe"]],
                 config=config,
                 settings=wandb.Settings(silent=True, init_timeout=60),
             )
             run.define_metric("*", step_metric="step")
             history = directory / "history.csv"
             if history.exists():
-                # Offline, W&B counts from 0 again: rows go behind those of earlier sessions, and never over them.
                 self.step = int(read_csv(history)[-1]["step"])
-                self.row = self.step + 2
+            # Offline, W&B counts from 0 again: rows go behind those of earlier sessions, and never over them.
+            earlier = len(list((directory / "wandb").glob("*run-[0-9]*"))) - 1
+            self.row = self.step + SESSION * earlier
             return run
 
         self.run = self._try(begin)

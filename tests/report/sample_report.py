@@ -63,7 +63,6 @@ def curves() -> Chart:
             ]
         ],
         caption=f"Error bars are the extremes. {PLANTED}",
-        provenance={"command": f"python scripts/capacity.py # {PLANTED}"},
     )
 
 

@@ -254,11 +254,11 @@ def under(attack: str, accuracy: float, **key: Any) -> dict[str, Any]:
 
 def test_adversaries_are_beside_table_1() -> None:
     rows = [
-        ("natural", "A", under("natural", 0.988)),
-        ("pgd", "A", under("pgd", 0.94)),
-        ("autoattack", "A", under("autoattack", 0.88, examples=1000)),
-        ("fgsm", "A_prime", under("fgsm", 0.965)),
-        ("pgd", "A_nat", None),
+        ("natural", "A", [under("natural", 0.988)]),
+        ("pgd", "A", [under("pgd", 0.94)]),
+        ("autoattack", "A", [under("autoattack", 0.88, examples=1000)]),
+        ("fgsm", "A_prime", [under("fgsm", 0.965)]),
+        ("pgd", "A_nat", []),
     ]
     made = adversaries_table(rows, dataset="mnist", network="wide network")
     assert made.header[-3:] == ["Paper", "Difference", "Released model"]
@@ -272,24 +272,37 @@ def test_adversaries_are_beside_table_1() -> None:
 
 
 def test_another_threat_is_named_and_not_compared() -> None:
-    made = adversaries_table([("pgd", "A", under("pgd", 0.9))], dataset="mnist", network="wide network", compare=False)
+    made = adversaries_table(
+        [("pgd", "A", [under("pgd", 0.9)])], dataset="mnist", network="wide network", compare=False
+    )
     assert made.title == "mnist, linf eps 0.3: wide network against every adversary"
     assert made.header[-1] == "Accuracy in %" and made.records[0]["paper"] is None
 
 
 def test_a_part_common_to_all_rows_is_said_once() -> None:
-    made = adversaries_table([("pgd", "A", under("pgd", 0.9, examples=500))], dataset="digits", network="x")
+    made = adversaries_table([("pgd", "A", [under("pgd", 0.9, examples=500)])], dataset="digits", network="x")
     assert made.rows[0][0] == "PGD"
     assert "Measured on the first 500 of 10000 test images only." in made.notes
     assert made.header == ["Adversary", "Steps", "Restarts", "Source", "Accuracy in %"]
 
 
+def test_several_seeds_are_a_mean_with_its_deviation() -> None:
+    found = [under("pgd", 0.94), under("pgd", 0.92)]
+    made = adversaries_table([("pgd", "A", found), ("fgsm", "A_prime", found[:1])], dataset="mnist", network="x")
+    assert [row[4] for row in made.rows] == ["93.0 ± 1.4", "94.0 (93.5–94.4)"]
+    assert "Mean ± standard deviation over 2 seeds." in made.notes[0]
+    assert len(made.records[0]["files"].split("; ")) == 2
+    grid = grid_table({("pgd wide", "pgd"): found}, dataset="mnist", title="t", sides=("network", "attack"), notes=[])
+    assert grid.rows == [["pgd wide", "93.0 ± 1.4"]]
+    assert grid.notes == ["Mean ± standard deviation over 2 seeds."]
+
+
 def test_the_transfer_grid_has_the_papers_rows_as_targets() -> None:
     cells = {
-        ("standard wide", "pgd wide"): under("pgd_7", 0.8),
-        ("standard wide", "standard wide"): under("pgd_7", 0.01),
-        ("pgd wide", "pgd wide"): under("pgd_7", 0.65),
-        ("pgd wide", "standard wide"): None,
+        ("standard wide", "pgd wide"): [under("pgd_7", 0.8)],
+        ("standard wide", "standard wide"): [under("pgd_7", 0.01)],
+        ("pgd wide", "pgd wide"): [under("pgd_7", 0.65)],
+        ("pgd wide", "standard wide"): [],
     }
     made = grid_table(
         cells,

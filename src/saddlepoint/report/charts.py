@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +81,6 @@ class Chart:
     share: bool = False
     caption: str = ""
     size: tuple[float, float] = (1.9, 1.9)  # of a panel, inches
-    provenance: dict[str, Any] = field(default_factory=dict)  # command, files
 
     def draw(self) -> Figure:
         """With matplotlib."""

@@ -64,9 +64,7 @@ def accuracy_table(
             )
         rows += [ours, theirs, differences] if any(theirs[1:]) else [ours]
     header = ["Accuracy in %", *(f"{NAMES.get(training, training)} {model}" for training, model in columns)]
-    seeds = {record["seeds"] for record in records if record["seeds"]}
-    spread = "In brackets: 95% interval." if seeds <= {1} else f"Mean ± standard deviation over {max(seeds)} seeds."
-    notes = [f"Columns: training method and model. Rows: what it is tested on. {spread}"]
+    notes = [f"Columns: training method and model. Rows: what it is tested on. {_spread(records)}"]
     notes += _parts(results)
     if paper:
         notes.append(f"Paper: {paper['source']}.")
@@ -133,6 +131,12 @@ def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:
     }
 
 
+def _spread(records: Sequence[Mapping[str, Any]]) -> str:
+    """For a note: what stands behind the numbers."""
+    most = max((record["seeds"] for record in records), default=0)
+    return "In brackets: 95% interval." if most <= 1 else f"Mean ± standard deviation over {most} seeds."
+
+
 def _in_words(record: dict[str, Any], is_loss: bool) -> str:
     if record["value"] is None:
         return "not run"
@@ -144,12 +148,12 @@ def _in_words(record: dict[str, Any], is_loss: bool) -> str:
 
 
 def adversaries_table(
-    rows: Sequence[tuple[str, str, Result | None]], *, dataset: str, network: str, compare: bool = True
+    rows: Sequence[tuple[str, str, Sequence[Result]]], *, dataset: str, network: str, compare: bool = True
 ) -> Table:
     """Tables 1 and 2: one network against every adversary.
 
     Args:
-        rows: (attack's name, source, result), None where the source is not trained. Source "A" is the network itself.
+        rows: (attack's name, source, a result for each seed). Source "A" is the network itself.
         network: its name in words.
         compare: whether it is the network that the paper's numbers are of.
     """
@@ -157,13 +161,14 @@ def adversaries_table(
     cells = paper["cells"] if paper else {}
     others = paper.get("released", {}) if paper else {}
     text, records = [], []
-    parts = {_part(result) for _, _, result in rows if result}
-    for name, source, result in rows:
-        attack = (result or {}).get("key", {}).get("attack") or {}
+    results = [result for _, _, found in rows for result in found]
+    parts = {_part(result) for result in results}
+    for name, source, found in rows:
+        attack = found[0]["key"]["attack"] or {} if found else {}
         reference, released = (each.get(source, {}).get(name) for each in (cells, others))
-        record = _summary([result] if result else [], False)
+        record = _summary(found, False)
         difference = None if record["value"] is None or reference is None else record["value"] - reference
-        part = _part(result) if len(parts) > 1 else None
+        part = _part(found[0]) if found and len(parts) > 1 else None
         text.append(
             [
                 NAMES.get(name, name) + (f" (first {part})" if part else ""),
@@ -184,30 +189,30 @@ def adversaries_table(
                 "paper": reference,
                 "difference": None if difference is None else round(difference, 4),
                 "released_model": released,
-                **_origin([result] if result else []),
+                **_origin(found),
             }
         )
     header = ["Adversary", "Steps", "Restarts", "Source", "Accuracy in %", *(["Paper", "Difference"] if paper else [])]
     header += ["Released model"] if others else []
     notes = [
         "Source: A the network itself (white box), A' an independently trained copy, A_nat a naturally trained copy, "
-        "B another architecture. In brackets: 95% interval.",
+        f"B another architecture. {_spread(records)}",
         "The paper does not say: the step size of its 100-step rows (here as in the others), CW's kappa (0; CW+: 50), "
         "what Targeted aims at (the likeliest wrong class), how B was trained (naturally).",
     ]
     if len(parts) > 1:
         notes.append('"first n": measured on the first n test images only.')
     else:
-        notes += _parts([result for _, _, result in rows])
+        notes += _parts(results)
     if paper:
         notes.append(f"Paper: {paper['source']}." + (f" Released model: {paper['released_source']}." if others else ""))
     at = [(row, 4) for row in range(len(text))]
-    title = f"{dataset}{_threat([result for _, _, result in rows])}: {network} against every adversary"
+    title = f"{dataset}{_threat(results)}: {network} against every adversary"
     return Table(title, header, text, records, notes, at)
 
 
 def grid_table(
-    cells: Mapping[tuple[str, str], Result | None],
+    cells: Mapping[tuple[str, str], Sequence[Result]],
     *,
     dataset: str,
     title: str,
@@ -219,7 +224,7 @@ def grid_table(
     """One accuracy for each (row, column), beside the paper's `item`: Tables 3 to 5 and those like them.
 
     Args:
-        cells: result for each (row, column) in their order; None where a network is not trained.
+        cells: a result for each seed, for each (row, column) in their order.
         sides: what rows and columns are, such as ("target", "source").
     """
     paper = published(dataset, item) if item else None
@@ -229,9 +234,9 @@ def grid_table(
     for line in lines:
         row = [NAMES.get(line, line)]
         for column in columns:
-            result = cells[line, column]
+            found = cells[line, column]
             reference = paper["cells"].get(line, {}).get(column) if paper else None
-            record = _summary([result] if result else [], False)
+            record = _summary(found, False)
             short = record["value"] is not None and not intervals
             at.append((len(rows), len(row)))
             row.append(
@@ -245,15 +250,16 @@ def grid_table(
                     sides[1]: column,
                     **record,
                     "paper": reference,
-                    **_origin([result] if result else []),
+                    **_origin(found),
                 }
             )
         rows.append(row)
-    notes = [*notes, *(["In brackets: 95% interval."] if intervals else []), *_parts(list(cells.values()))]
+    results = [result for found in cells.values() for result in found]
+    notes = [*notes, *([_spread(records)] if intervals else []), *_parts(results)]
     if paper:
         notes.append(f"In square brackets, the paper: {paper['source']}.")
     header = [f"{sides[0].capitalize()} / {sides[1]}", *(NAMES.get(column, column) for column in columns)]
-    return Table(f"{dataset}{_threat(list(cells.values()))}: {title}", header, rows, records, notes, at)
+    return Table(f"{dataset}{_threat(results)}: {title}", header, rows, records, notes, at)
 
 
 def epsilon_table(results: Sequence[Result], *, dataset: str, compare: bool = True) -> Table:
@@ -366,9 +372,9 @@ def _record(result: Result, names: Sequence[str], dataset: str) -> dict[str, Any
     return {**run, **{name: result[name] for name in names}, **_origin([result])}
 
 
-def _threat(results: Sequence[Result | None]) -> str:
+def _threat(results: Sequence[Result]) -> str:
     """For a title: norm and eps of the attacks."""
-    attack = next((result["key"]["attack"] for result in results if result and result["key"]["attack"]), None)
+    attack = next((result["key"]["attack"] for result in results if result["key"]["attack"]), None)
     return f", {attack['norm']} eps {attack['eps']}" if attack else ""
 
 
@@ -380,15 +386,15 @@ def _origin(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _part(result: Result | None) -> int | None:
+def _part(result: Result) -> int | None:
     """How many test images, if not all."""
-    if result is None or result["key"]["examples"] == result["key"]["of"]:
+    if result["key"]["examples"] == result["key"]["of"]:
         return None
     return int(result["key"]["examples"])
 
 
-def _parts(results: Sequence[Result | None]) -> list[str]:
-    parts = sorted({(result["key"]["examples"], result["key"]["of"]) for result in results if result and _part(result)})
+def _parts(results: Sequence[Result]) -> list[str]:
+    parts = sorted({(result["key"]["examples"], result["key"]["of"]) for result in results if _part(result)})
     return [f"Measured on the first {examples} of {total} test images only." for examples, total in parts]
 
 

@@ -1,0 +1,55 @@
+"""A report's folder as the scripts fill it."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from saddlepoint.report.charts import Chart
+    from saddlepoint.report.table import Table
+    from saddlepoint.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Report:
+    """tables/ and figures/ under `path`; at the end it says what was written, and shows the figures in the tracker."""
+
+    def __init__(self, path: Path, tracker: Tracker, config: dict[str, Any]) -> None:
+        self.path, self.tracker, self.config = path, tracker, config
+        self.written: list[Path] = []
+
+    def table(self, name: str, table: Table) -> None:
+        self.written += table.write(self.path / "tables", name)
+        log.info("\n%s", table.text())
+
+    def figure(self, name: str, chart: Chart) -> None:
+        self.written += chart.write(self.path / "figures", name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None or not self.written:
+            return
+        log.info("\nwrote %s", ", ".join(map(str, self.written)))
+        pictures = [path for path in self.written if path.suffix == ".png"]
+        if pictures:
+            self.tracker.start(self.path, self.config, job="report")
+            for path in pictures:
+                self.tracker.images(0, path.stem, partial(_picture, path))
+            self.tracker.finish({})
+
+
+def _picture(path: Path) -> tuple[np.ndarray, list[str]]:
+    from matplotlib.image import imread  # here alone: most runs have no tracker
+
+    return imread(path)[None], [path.stem]
