@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import select
 import signal
+import struct
+import sys
+import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,3 +127,24 @@ def test_a_resumed_run_goes_on_where_its_curves_stopped(
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     positions = [row["_step"] for row in rows]
     assert positions == sorted(set(positions))
+
+
+def test_leet_shows_the_curves_against_the_training_step(command: Run, tmp_path: Path) -> None:
+    assert command("train.py", *TINY, "training=standard", f"output_dir={tmp_path}").status == 0
+    (folder,) = tmp_path.rglob("wandb")
+    expected = {b"[x: step]", b"held_out_robust", b"Tags:", b"Finished"}
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ["TERM"] = "xterm-256color"
+        os.execv(sys.executable, [sys.executable, "-m", "wandb", "leet", str(folder)])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 45, 140, 0, 0))
+    seen, deadline = b"", time.monotonic() + 60
+    try:
+        while time.monotonic() < deadline and not all(each in seen for each in expected):
+            if select.select([terminal], [], [], 0.5)[0]:
+                seen += os.read(terminal, 65536)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(terminal)
+    assert {each for each in expected if each not in seen} == set()
