@@ -26,6 +26,12 @@ model = load_model()
 assert isinstance(model, torch.nn.Module) and not model.training
 x = torch.from_numpy(numpy.load(sys.argv[1] + "/pgd.npy")).view(-1, 1, 8, 8)
 torch.save(model(x).detach(), "logits.pt")
+
+from pyautoattack import AutoAttack
+x, y = x[:50], model(x[:50]).argmax(1)
+ensemble = AutoAttack(model, norm="Linf", eps=0.25, seed=0, version="custom", attacks=["apgd-ce"], device="cpu")
+x_adv, _ = ensemble.run_standard_evaluation(x, y, batch_size=50)
+assert (model(x_adv).argmax(1) == y).float().mean() < 0.5 and (x_adv - x).abs().max() <= 0.25 + 1e-6
 """
 
 
