@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -39,26 +38,20 @@ def measure_trajectories(subject: Subject, split: Split, attack: PGD, starts: in
     return subject.measure_arrays("trajectories", key, compute)
 
 
-def measure_maxima(subject: Subject, split: Split, attack: PGD, starts: int, batch_size: int, seed: int) -> Measured:
-    def compute() -> Measured:
-        x, bar = split.images(slice(None)), f"maxima, {subject.label}"
-        found = landscape.maxima(
-            subject.model, x, split.labels, attack, starts, batch_size=batch_size, seed=seed, progress=bar
-        )
-        result: dict[str, Any] = {
-            "loss_median": np.median(found.losses, axis=1).tolist(),
-            "geometry": [dataclasses.asdict(each) for each in found.geometry],
-        }
-        return result, {"losses": found.losses}
+def measure_maxima(
+    subject: Subject, split: Split, example: int, attack: PGD, starts: int, batch_size: int, seed: int
+) -> Measured:
+    """Around one test image: 100,000 starts take long, and what is measured is kept."""
 
-    key = {
-        "attack": attack.describe(),
-        "examples": len(split),
-        "starts": starts,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
-    return subject.measure_arrays("maxima", key, compute)
+    def compute() -> Measured:
+        x, bar = split.images(slice(None)), f"maxima around image {example}, {subject.label}"
+        losses, geometry = landscape.maxima(
+            subject.model, x, split.labels, example, attack, starts, batch_size=batch_size, seed=seed, progress=bar
+        )
+        return {"loss_median": float(np.median(losses)), "geometry": dataclasses.asdict(geometry)}, {"losses": losses}
+
+    key = {"attack": attack.describe(), "image": example, "starts": starts, "batch_size": batch_size, "seed": seed}
+    return subject.measure_arrays(f"maxima-{example}", key, compute)
 
 
 def measure_segments(subject: Subject, split: Split, attack: PGD, starts: int, seed: int) -> Measured:
@@ -93,9 +86,12 @@ def main(cfg: DictConfig) -> None:
     for subject in subjects(cfg, [settings.model], settings.trainings, seeds=1):
         training = subject.training["training"]
         paths[training] = measure_trajectories(subject, split, attack, settings.starts, seed)[1]["losses"]
-        result, arrays = measure_maxima(subject, split, attack, settings.histogram_starts, batch_size, seed)
-        ends[training] = arrays["losses"]
-        geometry.append(result)
+        around = [
+            measure_maxima(subject, split, example, attack, settings.histogram_starts, batch_size, seed)
+            for example in range(len(split))
+        ]
+        ends[training] = np.stack([arrays["losses"] for _, arrays in around])
+        geometry += [result for result, _ in around]
         result, arrays = measure_segments(subject, split, attack, settings.starts, seed)
         lines[training] = arrays["losses"]
         between.append(result)

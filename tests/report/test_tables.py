@@ -230,14 +230,16 @@ def test_the_geometry_table_has_a_row_for_each_image() -> None:
         "angle_sd": 3.2,
     }
     measured = {
-        "key": {"starts": 100},
+        "key": {"starts": 100, "image": 0},
         "run": {"training": "pgd", "model": "wide"},
-        "loss_median": [0.12345, 2.0],
-        "geometry": [geometry, {**geometry, "angle_mean": 45.0}],
+        "loss_median": 0.12345,
+        "geometry": geometry,
         "command": "python scripts/loss_histograms.py",
         "file": "wide-pgd/seed0/results/last-maxima.json",
     }
-    made = geometry_table([measured], dataset="mnist")
+    other = {**measured, "key": {"starts": 100, "image": 1}, "loss_median": 2.0}
+    other["geometry"] = {**geometry, "angle_mean": 45.0}
+    made = geometry_table([measured, other], dataset="mnist")
     assert made.rows == [
         ["PGD wide, image 0", "0.123", "1.23 ± 0.06", "1.30", "89 ± 3"],
         ["PGD wide, image 1", "2", "1.23 ± 0.06", "1.30", "45 ± 3"],

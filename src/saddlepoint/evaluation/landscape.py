@@ -51,18 +51,11 @@ class Geometry:
     angle_sd: float
 
 
-@dataclass(frozen=True)
-class Maxima:
-    """`losses`: (examples, starts), the loss where PGD ended; `geometry`: one per example."""
-
-    losses: np.ndarray
-    geometry: list[Geometry]
-
-
 def maxima(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
+    example: int,
     attack: PGD,
     starts: int,
     *,
@@ -70,31 +63,25 @@ def maxima(
     batch_size: int = 500,
     seed: int = 0,
     progress: str | None = None,
-) -> Maxima:
-    """Run the attack from `starts` random starts on each example (Figure 2), a batch at a time.
+) -> tuple[np.ndarray, Geometry]:
+    """Run the attack from `starts` random starts on one example of x (Figure 2), a batch at a time.
 
-    The first `kept` end points of each example serve the geometry; of the others only the loss stays.
+    Returns: the losses where it ended, (starts,), and the geometry of the first `kept` end points; of the others only
+    the loss stays.
     """
-    losses = np.empty((len(x), starts), np.float32)
-    geometry = []
-    chunks = [(example, start) for example in range(len(x)) for start in range(0, starts, batch_size)]
+    losses = np.empty(starts, np.float32)
     ends: list[Tensor] = []
     with undisturbed(model):
-        for example, start in tqdm(chunks, progress, disable=None if progress else True, leave=False):
+        for start in tqdm(range(0, starts, batch_size), progress, disable=None if progress else True, leave=False):
             count = min(batch_size, starts - start)
             repeated, label = _repeat(x, example, count), _repeat(y, example, count)
             x_adv = attack.craft(model, repeated, label, generator(seed, f"maxima/{example}/{start}", x.device))
-            losses[example, start : start + count] = loss_at(model, attack, x_adv, label).cpu().numpy()
+            losses[start : start + count] = loss_at(model, attack, x_adv, label).cpu().numpy()
             if start < kept:
                 ends.append(x_adv[: kept - start])
-            if start + count == starts:
-                points = torch.cat(ends)
-                uniform = attack.threat.random_point(
-                    _repeat(x, example, len(points)), generator(seed, f"uniform/{example}", x.device)
-                )
-                geometry.append(_geometry(points, uniform, x[example]))
-                ends = []
-    return Maxima(losses, geometry)
+    points = torch.cat(ends)
+    source = generator(seed, f"uniform/{example}", x.device)
+    return losses, _geometry(points, attack.threat.random_point(_repeat(x, example, len(points)), source), x[example])
 
 
 def along(

@@ -82,14 +82,13 @@ def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
             "dataset": dataset,
             "training": result["run"]["training"],
             "model": result["run"]["model"],
-            "image": image,
+            "image": result["key"]["image"],
             "starts": result["key"]["starts"],
-            "loss_median": result["loss_median"][image],
-            **geometry,
+            "loss_median": result["loss_median"],
+            **result["geometry"],
             **_origin([result]),
         }
         for result in results
-        for image, geometry in enumerate(result["geometry"])
     ]
     rows = [
         [
