@@ -406,16 +406,6 @@ def test_memory_does_not_grow_with_the_restarts() -> None:
     assert alive[-1] == alive[2 * steps + 1]
 
 
-def test_a_batch_that_does_not_fit_is_named() -> None:
-    class Huge(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
-
-    x, y = torch.rand(7, 1, 4, 4), torch.zeros(7, dtype=torch.long)
-    with pytest.raises(InputError, match=r"a batch of 7 images does not fit in the memory of cpu; lower recipe\.batch"):
-        PGD(Threat("linf", 0.1), 2)(Huge(), x, y)
-
-
 @pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="no bfloat16 arithmetic in this processor")
 def test_bfloat16_crafting_is_as_strong_within_chance() -> None:
     """It breaks as many as float32 does, both scored in float32."""

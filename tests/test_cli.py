@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import TINY, Outcome, run
 
 from saddlepoint.config import CONFIGS
+from saddlepoint.evaluation.subject import Subject
+from saddlepoint.training.trainer import Trainer
 
 Run = Callable[..., Outcome]
 
@@ -54,6 +57,28 @@ def test_the_nearest_setting_is_named(command: Run, typed: str, meant: str) -> N
     outcome = command("train.py", typed)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert f"(did you mean {meant}?)" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("script", "of", "message"),
+    [
+        ("train.py", Trainer, "recipe.batch_size=50 images do not fit in the device's memory; lower it"),
+        ("scripts/accuracy_table.py", Subject, "evaluation.batch_size=250 images do not fit"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_named(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, of: type, message: str
+) -> None:
+    def huge(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    folder = f"output_dir={tmp_path}"
+    if of is Subject:
+        command("train.py", *TINY, "training=standard", folder)
+    monkeypatch.setattr(of, "_step" if of is Trainer else "accuracy", huge)
+    outcome = command(script, *TINY, folder, *(["evaluation.batch_size=250"] if of is Subject else []))
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert message in outcome.err
 
 
 def test_a_setting_unlike_any_other_gets_no_suggestion(command: Run) -> None:

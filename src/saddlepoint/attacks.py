@@ -113,20 +113,11 @@ class PGD:
         return dataclasses.replace(self, threat=self.threat.scaled(factor), step_size=self.alpha * factor)
 
     def ascend(self, model: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """One step: (the next iterate, this iterate's per-example objective), both detached.
-
-        Raises InputError if the device has too little memory for the batch.
-        """
-        try:
-            with torch.enable_grad():
-                x_adv = x_adv.detach().requires_grad_()
-                objective = self.objective(model(x_adv), y)
-                (grad,) = torch.autograd.grad(objective.sum(), x_adv)
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"an attack on a batch of {len(x)} images does not fit in the memory of {x.device}; "
-                "lower recipe.batch_size for training, evaluation.batch_size for measurements"
-            ) from None
+        """One step: (the next iterate, this iterate's per-example objective), both detached."""
+        with torch.enable_grad():
+            x_adv = x_adv.detach().requires_grad_()
+            objective = self.objective(model(x_adv), y)
+            (grad,) = torch.autograd.grad(objective.sum(), x_adv)
         with torch.no_grad():
             return self.threat.project(self.threat.step(x_adv, grad, self.alpha), x), objective.detach()
 

@@ -9,11 +9,13 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -36,7 +38,8 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         @functools.wraps(function)  # Hydra names the job after the function's module
         def job(cfg: DictConfig) -> None:
             try:
-                function(cfg)
+                with _memory(cfg, "recipe.batch_size" if config_name == "train" else "evaluation.batch_size"):
+                    function(cfg)
             except (InputError, HydraException, OmegaConfBaseException) as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise  # the sweep's other jobs still run
@@ -70,6 +73,16 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         return run
 
     return decorate
+
+
+@contextmanager
+def _memory(cfg: DictConfig, setting: str) -> Iterator[None]:
+    """Too little memory on the device becomes one line that names the batch size."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        size = OmegaConf.select(cfg, setting)
+        raise InputError(f"{setting}={size} images do not fit in the device's memory; lower it") from None
 
 
 def help_page(usage: str, config_name: str) -> str:
