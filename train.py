@@ -1,7 +1,7 @@
 """Train one network.
 
 python train.py                                                  digits, simple, pgd: under a minute on a laptop
-python train.py dataset=mnist model=wide threat.eps=0.3 seed=1   the paper's MNIST network, its schedule exactly
+python train.py dataset=mnist model=wide seed=1                  the paper's MNIST network, its schedule exactly
 python train.py -m model=simple,wide training=standard,pgd       a sweep
 
 The same command again goes on where the last one stopped; a finished run stays as it is.

@@ -367,11 +367,6 @@ def test_the_best_checkpoint_is_the_first_of_the_highest(make: Make, select: str
             assert torch.equal(tensor, weights[step][name]), name
 
 
-def test_an_unknown_selection_is_refused() -> None:
-    with pytest.raises(InputError, match=r"training\.select=accuracy; choose robust or natural"):
-        Monitor(PGD(THREAT, steps=1), 10, select="accuracy")
-
-
 def test_only_weights_with_more_than_one_dimension_decay(batch_norm_network: nn.Sequential) -> None:
     decayed, others = parameter_groups(batch_norm_network.parameters(), 0.1)
     convolution, norm, _, _, linear = batch_norm_network

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,40 +15,19 @@ from torch import nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Batches, CropFlip, Data
 from saddlepoint.errors import InputError, Stopped, whole
-from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.results import sha256, write_atomically
 from saddlepoint.runtime import Runtime, generator, noted_signals
 from saddlepoint.threat import parse_number
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
+from saddlepoint.training.monitor import Monitor
 from saddlepoint.training.objectives import Objective
 
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_STATES = 120  # at most so much work is lost with a killed process
-
-
-@dataclass(frozen=True)
-class Monitor:
-    """What is measured on the held-out images as training goes, and which of it chooses the best checkpoint.
-
-    Args:
-        attack: measures the robust accuracy.
-        examples: how many of the held-out images are used.
-        select: "robust" or "natural" accuracy.
-    """
-
-    attack: PGD
-    examples: int
-    select: str = "robust"
-
-    def __post_init__(self) -> None:
-        whole(self.examples, "recipe.monitor.examples")
-        if self.select not in ("robust", "natural"):
-            raise InputError(f"training.select={self.select}; choose robust or natural")
 
 
 class Trainer:
@@ -207,22 +186,16 @@ class Trainer:
         self._share_buffers()
         means = self.processes.gather(self.window[: self._filled()].double().mean(0).tolist())
         loss, accuracy = (sum(values) / self.processes.count for values in zip(*means, strict=True))
-        held_out = self.data.validation.take(self.monitor.examples)
-        natural = evaluate(self.model, held_out, None).accuracy
-        robust = evaluate(
-            self.model, held_out, self.monitor.attack, seed=self.seed, batch_size=250, processes=self.processes
-        ).accuracy
         row = {
             "step": self.step,
             "epoch": round(self.step / self.batches.per_epoch, 3),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "train_loss": loss,
             "train_accuracy": accuracy,
-            "held_out_natural": natural,
-            "held_out_robust": robust,
+            **self.monitor.measure(self.model, self.data.validation, self.seed, self.processes),
         }
         self.rows.append(row)
-        chosen = row[f"held_out_{self.monitor.select}"]
+        chosen = row[self.monitor.chosen]
         if chosen > self.best:
             self.best = chosen
             self.best_file = self._write_weights("best")
@@ -323,31 +296,18 @@ class Trainer:
             "seconds": round(self.seconds, 1),
             "images_per_second": round(self.images_per_second, 1),
             "train_loss": self.rows[-1]["train_loss"],
-            "best_step": max(self.rows, key=lambda row: row[f"held_out_{self.monitor.select}"])["step"],
+            "best_step": max(self.rows, key=lambda row: row[self.monitor.chosen])["step"],
         }
         if self.processes.first:
             for checkpoint in ("last", "best"):
                 summary[f"{checkpoint}_sha256"] = sha256(self.directory.weights(checkpoint))
             self.directory.finish(summary)
             self.tracker.table("held_out", self.rows)
-            self.tracker.images(self.step, "examples", self._examples)
+            self.tracker.images(
+                self.step, "examples", partial(self.monitor.pictures, self.model, self.data.validation, self.seed)
+            )
             self.tracker.finish(summary)
         return summary
-
-    def _examples(self, count: int = 8) -> tuple[np.ndarray, list[str]]:
-        """Strips of natural, perturbation (eps as full scale) and adversarial image, (n, h, 3w, c), and captions."""
-        held_out, attack = self.data.validation.take(count), self.monitor.attack
-        x, y = held_out.images(slice(None)), held_out.labels
-        x_adv = attack(self.model, x, y, generator(self.seed, "examples", x.device))
-        with undisturbed(self.model), torch.no_grad():
-            before, after = self.model(x).argmax(1).tolist(), self.model(x_adv).argmax(1).tolist()
-        magnified = (0.5 + (x_adv - x) / (2 * max(attack.threat.eps, 1e-9))).clamp(0, 1)
-        strips = torch.cat([x, magnified, x_adv], 3).permute(0, 2, 3, 1).cpu().numpy()
-        captions = [
-            f"true {label}, natural {one}, adversarial {two}"
-            for label, one, two in zip(y.tolist(), before, after, strict=True)
-        ]
-        return strips, captions
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
