@@ -24,10 +24,10 @@ from saddlepoint.config import (
     load_network,
     new_network,
     next_command,
+    overwrites,
     own_networks,
     run_directory,
 )
-from saddlepoint.errors import InputError
 from saddlepoint.results import sha256
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training.static import replaced
@@ -38,9 +38,7 @@ log = logging.getLogger("train")
 @entry("train")
 def main(cfg: DictConfig) -> None:
     directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
-    if not isinstance(cfg.overwrite, bool):
-        raise InputError(f"overwrite={cfg.overwrite}; choose true or false")
-    defined = definition(cfg)
+    overwrite, defined = overwrites(cfg), definition(cfg)
     runtime: Runtime = build(cfg.runtime)
     logging.getLogger().setLevel(cfg.logger.level if runtime.processes.first else logging.WARNING)
     model = new_network(cfg).to(runtime.torch_device)
@@ -54,8 +52,9 @@ def main(cfg: DictConfig) -> None:
         source = run_directory(cfg, cfg.model.name, cfg.training.source, cfg.seed)
         network = load_network(source, "last", runtime.torch_device, own_networks())
         defined["training"]["source_sha256"] = sha256(source.weights("last"))
-        noise = generator(cfg.seed, "static", runtime.torch_device)
-        data = replace(data, train=replaced(data.train, network, build(cfg.attack), noise))
+        if overwrite or not directory.finished:
+            noise = generator(cfg.seed, "static", runtime.torch_device)
+            data = replace(data, train=replaced(data.train, network, build(cfg.attack), noise))
     names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
     trainer = build(cfg.trainer)(
         model,
@@ -74,7 +73,7 @@ def main(cfg: DictConfig) -> None:
     processes = runtime.processes
     with directory.hold() if processes.first else nullcontext():
         if processes.first:
-            claim(directory, defined, cfg.overwrite)
+            claim(directory, defined, overwrite)
         if processes.gather(directory.finished)[0]:  # the others wait for the directory to be claimed, and do alike
             directory.discard_states()  # where it was killed between the two
             log.info("%s is finished; overwrite=true trains it again\n%s", directory.path, measure)

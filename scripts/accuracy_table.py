@@ -48,15 +48,15 @@ def main(cfg: DictConfig) -> None:
     )
     suffix = "" if settings.checkpoint == "last" else f"-{settings.checkpoint}"
     suffix += "" if len(split) == total else f"-first{len(split)}"
-    widths = "-capacities" if len(cfg.models) > 2 else ""
+    widths = "-widths" if len(cfg.models) > 2 else ""
     with report(cfg) as out:
         out.table(f"{settings.name}{widths}{suffix}", table)
         if len(capacities) > 1:
             chart = capacity(table.records, dict(sorted(capacities.items(), key=itemgetter(1))), cfg.dataset.name)
-            out.figure(f"capacity{suffix}", chart)
+            out.figure(f"capacity{widths}{suffix}", chart)
     if not results:
         log.info("train a network first: python train.py --help")
-    elif settings.name == "accuracy" and not (out.path / "figures").exists():
+    elif settings.name == "accuracy" and not (out.path / "figures" / "loss_histograms.json").exists():
         log.info("next, Figures 1 and 2: %s", next_command("loss_histograms"))
     elif settings.name == "accuracy":
         log.info("next, every adversary: %s", next_command("adversaries_table"))

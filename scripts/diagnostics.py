@@ -78,6 +78,8 @@ def main(cfg: DictConfig) -> None:
         network = subject(cfg, model, training, 0)
         if network:
             found[f"{training} {model}"] = checks(cfg, network, subject(cfg, model, training, cfg.report.copies.seed))
+    if not found:
+        return
     shown = min(len(test_images(cfg)[0]), cfg.report.diagnostics.examples)
     notes = [
         f"Accuracies on the first {shown} test images. One suspicious sign means that a "

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from saddlepoint.adopt import check, check_range, load_weights
 from saddlepoint.cli import entry
-from saddlepoint.config import build, claim, definition, new_network, next_command, run_directory
+from saddlepoint.config import build, claim, definition, new_network, next_command, overwrites, run_directory
 from saddlepoint.errors import InputError
 from saddlepoint.results import sha256
 from saddlepoint.runtime import Runtime, provenance
@@ -26,7 +26,7 @@ log = logging.getLogger("import_network")
 @entry("import_network")
 def main(cfg: DictConfig) -> None:
     directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
-    defined, weights = definition(cfg), Path(cfg.weights)
+    overwrite, defined, weights = overwrites(cfg), definition(cfg), Path(cfg.weights)
     runtime: Runtime = build(cfg.runtime)
     model = new_network(cfg)
     load_weights(model, weights)
@@ -38,9 +38,9 @@ def main(cfg: DictConfig) -> None:
     names = {key: cfg[key].name for key in ("dataset", "model", "training")}
     metadata = {**names, "recipe": "imported", "seed": str(cfg.seed), **provenance(runtime)}
     with directory.hold():
-        if directory.finished and not cfg.overwrite:
+        if directory.finished and not overwrite:
             raise InputError(f"{directory.path} holds a run already; overwrite=true replaces it, seed=1 goes beside it")
-        claim(directory, defined, cfg.overwrite)
+        claim(directory, defined, overwrite)
         source = {"weights": str(weights), "weights_sha256": sha256(weights)}
         for checkpoint in ("last", "best"):  # which are one here
             write_weights(directory.weights(checkpoint), model, {**metadata, "checkpoint": checkpoint})

@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
     alone(cfg)
     settings, measure = cfg.report.methods, measurer(cfg)
     cells = {
-        (training, f"{NAMES[attack]}, {checkpoint}"): measure(
+        (training, f"{NAMES.get(attack, attack)}, {checkpoint}"): measure(
             list(subjects(cfg, [settings.model], [training], checkpoint=checkpoint)), attack
         )
         for training in settings.trainings

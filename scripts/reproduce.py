@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from saddlepoint.cli import entry
-from saddlepoint.config import SCRIPTS_OWN, build, report_folder, run_directory, typed
+from saddlepoint.config import SCRIPTS_OWN, build, refuse_choices, report_folder, run_directory, typed
 from saddlepoint.errors import InputError, whole
 from saddlepoint.results import read_csv
 from saddlepoint.runtime import visible_gpus
@@ -162,6 +162,7 @@ def networks(cfg: DictConfig) -> list[Network]:
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
+    refuse_choices(cfg)  # before the hours, not after
     started = time.monotonic()
     runtime = build(cfg.runtime)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

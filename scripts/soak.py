@@ -119,7 +119,7 @@ class Kills:
         ]
         self.context.set_forkserver_preload(imports)
         self.counts = dict.fromkeys(MOMENTS, 0)
-        self.finished = self.stale = 0
+        self.finished = 0
         self._attempt(self.folder / "warm-up", "never")
         started = time.monotonic()
         self._attempt(self.folder / "undisturbed", "never")

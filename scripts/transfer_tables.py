@@ -6,18 +6,24 @@ table; the loss towards own and transferred examples; angles between the gradien
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from omegaconf import DictConfig
+from torch import nn
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
 from saddlepoint.config import alone, build, measurer, report, subject, subjects, test_images, variation
+from saddlepoint.errors import InputError
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report import figures
 from saddlepoint.report.charts import Chart
 from saddlepoint.report.table import NAMES, Table
 from saddlepoint.report.tables import grid_table
+from saddlepoint.results import Result
 
 
 def tables(cfg: DictConfig) -> dict[str, Table]:
@@ -30,6 +36,8 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
         if model in settings.copies.models
     }
     made, dataset = {}, cfg.dataset.name
+    if len({attack.split("_")[0] for attack in settings.transfer}) < len(settings.transfer):
+        raise InputError(f"report.transfer={settings.transfer}; expected one FGSM and one PGD, a table for each")
     for attack in settings.transfer:
         cells = {
             (target, source): measure(network, attack, copy) if copy else []
@@ -64,18 +72,19 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
         ],
         item=None if variation() else "white_box",
     )
-    pairs = {}
-    for name, copy in copies.items():
-        pairs[name, "natural"], pairs[name, "copy natural"] = (
-            measure(networks[name], "natural"),
-            measure([copy] if copy else [], "natural"),
-        )
+    both: dict[tuple[str, str], list[Result]] = {}
+    for training, model in kinds:
+        name = f"{training} {model}"
+        if name not in copies:
+            continue
+        copy = [each for each in (copies[name],) if each]
+        network = [each for each in (subject(cfg, model, training, 0),) if each]
+        both[name, "natural"], both[name, "copy natural"] = measure(network, "natural"), measure(copy, "natural")
         for attack in settings.transfer:
-            pairs[name, attack] = measure(networks[name], attack)
-            both = networks[name] and copy
-            pairs[name, f"copy {attack}"] = measure([copy], attack, networks[name][0]) if both else []
+            both[name, attack] = measure(network, attack)
+            both[name, f"copy {attack}"] = measure(copy, attack, network[0]) if network else []
     made["transfer_copy"] = grid_table(
-        pairs,
+        both,
         dataset=dataset,
         title="white box, and on an independent copy",
         sides=("network", "attack"),
@@ -86,53 +95,54 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
     return made
 
 
-def pairs(cfg: DictConfig, model: str, trainings: list[str]) -> dict[str, tuple[Subject, Subject]]:
-    """Each training's network and its independent copy, where both are trained."""
-    found = {
-        each: (subject(cfg, model, each, 0), subject(cfg, model, each, cfg.report.copies.seed)) for each in trainings
-    }
-    return {each: (network, copy) for each, (network, copy) in found.items() if network and copy}
+Arrays = dict[str, np.ndarray]
+
+
+def over_pairs(
+    cfg: DictConfig,
+    name: str,
+    settings: DictConfig,
+    key: dict[str, Any],
+    compute: Callable[[nn.Module, nn.Module], Arrays],
+) -> dict[str, Arrays]:
+    """What is computed of each training's network and its independent copy, where both are trained."""
+    found = {}
+    for training in settings.trainings:
+        network, copy = (subject(cfg, settings.model, training, seed) for seed in (0, cfg.report.copies.seed))
+        if network and copy:
+
+            def both(network: Subject = network, copy: Subject = copy) -> tuple[dict[str, Any], Arrays]:
+                return {}, compute(network.model, copy.model)
+
+            copied = {**key, "copy_sha256": copy.checkpoint_sha256}
+            found[training] = network.measure_arrays(name, copied, both)[1]
+    return found
 
 
 def directions(cfg: DictConfig) -> Chart | None:
     settings, seed = cfg.report.directions, cfg.evaluation.seed
     split = test_images(cfg)[0].take(settings.examples)
     attacks: dict[str, PGD] = {"FGSM": build(cfg.report.attacks.fgsm), "PGD": build(cfg.report.attacks.pgd_100)}
-    paths = {}
-    for training, (network, copy) in pairs(cfg, settings.model, settings.trainings).items():
 
-        def compute(
-            network: Subject = network, copy: Subject = copy
-        ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
-            images = split.images(slice(None))
-            return {}, landscape.directions(
-                network.model, copy.model, images, split.labels, attacks, settings.starts, seed=seed
-            )
+    def compute(network: nn.Module, copy: nn.Module) -> Arrays:
+        x, y = split.images(slice(None)), split.labels
+        return landscape.directions(network, copy, x, y, attacks, settings.starts, seed=seed)
 
-        key = {
-            "attacks": {name: attack.describe() for name, attack in attacks.items()},
-            "copy_sha256": copy.checkpoint_sha256,
-            "examples": len(split),
-            "starts": settings.starts,
-            "seed": seed,
-        }
-        paths[training] = network.measure_arrays("directions", key, compute)[1]
+    described = {name: attack.describe() for name, attack in attacks.items()}
+    key = {"attacks": described, "examples": len(split), "starts": settings.starts, "seed": seed}
+    paths = over_pairs(cfg, "directions", settings, key, compute)
     return figures.directions(paths, cfg.dataset.name) if paths else None
 
 
 def angles(cfg: DictConfig) -> Chart | None:
     settings = cfg.report.angles
     split, attack = test_images(cfg)[0].take(settings.examples), build(cfg.report.attacks.fgsm)
-    found = {}
-    for training, (network, copy) in pairs(cfg, settings.model, settings.trainings).items():
 
-        def compute(
-            network: Subject = network, copy: Subject = copy
-        ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
-            return {}, landscape.gradient_angles(network.model, copy.model, split, attack)
+    def compute(network: nn.Module, copy: nn.Module) -> Arrays:
+        return landscape.gradient_angles(network, copy, split, attack)
 
-        key = {"attack": attack.describe(), "copy_sha256": copy.checkpoint_sha256, "examples": len(split)}
-        found[training] = network.measure_arrays("gradient_angles", key, compute)[1]
+    key = {"attack": attack.describe(), "examples": len(split)}
+    found = over_pairs(cfg, "gradient_angles", settings, key, compute)
     return figures.gradient_angles(found, cfg.dataset.name) if found else None
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import TINY, Outcome, run
+from omegaconf import OmegaConf
 
+from saddlepoint.cli import _memory
 from saddlepoint.config import CONFIGS
+from saddlepoint.errors import InputError
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.training.trainer import Trainer
 
@@ -79,6 +82,16 @@ def test_a_batch_that_does_not_fit_is_named(
     outcome = command(script, *TINY, folder, *(["evaluation.batch_size=250"] if of is Subject else []))
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert message in outcome.err
+
+
+def test_too_little_memory_without_a_batch_size_to_lower() -> None:
+    with (
+        pytest.raises(InputError, match=r"^this does not fit in the device's memory$"),
+        _memory(OmegaConf.create(), "a"),
+    ):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+    with pytest.raises(RuntimeError, match="else"), _memory(OmegaConf.create(), "a"):
+        raise RuntimeError("something else")
 
 
 def test_a_setting_unlike_any_other_gets_no_suggestion(command: Run) -> None:

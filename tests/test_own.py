@@ -16,6 +16,9 @@ from command_line import ROOT, TINY, Outcome, run
 from safetensors.torch import load_file
 from torch import nn
 
+from saddlepoint.data import fingerprint
+from saddlepoint.results import read_json
+
 Run = Callable[..., Outcome]
 README = (ROOT / "README.md").read_text().split("\n## Your own\n")[1].split("\n## ")[0]
 FILES: dict[str, str] = dict(re.findall(r"```\w+\n# (mine/\S+)\n(.*?)```", README, re.S))
@@ -96,6 +99,46 @@ def test_the_readme_example_runs(mine: Path, command: Run, tmp_path: Path, monke
     assert shape_run.parent.parent.name.startswith("simple-pgd-fast")
 
 
+def test_data_of_ones_own_are_known_by_their_content(mine: Path, command: Run, tmp_path: Path) -> None:
+    """Other images under the same name are measured anew, and no training goes on over them."""
+    file = tmp_path / "shapes.npz"
+    (x, y), (other, _) = shapes(60, 0), shapes(60, 1)
+    np.savez(file, x_train=x, y_train=y, x_test=x, y_test=y)
+    data = [
+        "dataset=own",
+        "dataset.name=shapes",
+        f"dataset.data.path={file}",
+        "dataset.classes=3",
+        "dataset.channels=1",
+    ]
+    common = [*data, *TINY, "recipe.epochs=null", "recipe.batch_size=20", f"output_dir={tmp_path}/out"]
+    outcome = command("train.py", *common, "training=standard")
+    assert outcome.status == 0, outcome.err
+    common += ["evaluation.attacks={natural: null}", "models=[simple]", "trainings=[standard]"]
+    (training,) = (path.parent for path in (tmp_path / "out").rglob("training.json"))
+    keys = []
+    for pixels in (x, other, other):
+        np.savez(file, x_train=x, y_train=y, x_test=pixels, y_test=y)
+        assert command("scripts/accuracy_table.py", *common).status == 0
+        keys.append(read_json(training / "results/last-natural.json")["key"]["data_sha256"])
+    assert keys[0] != keys[1] == keys[2] == fingerprint(file)
+    again = command("train.py", *common[:-3], "training=standard")
+    assert (again.status, again.err.count("\n")) == (2, 1)
+    assert "holds another configuration (dataset.data.data_sha256 is" in again.err
+
+
+def test_the_fingerprint_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None:
+    def made(**files: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        return fingerprint(folder)
+
+    assert made(a="1", b="23") == made(b="23", a="1")
+    assert len({made(a="1", b="23"), made(a="12", b="3"), made(a="1", c="23"), made(a="1")}) == 4
+
+
 def test_only_the_user_names_classes(mine: Path, command: Run, tmp_path: Path) -> None:
     arguments = [*TINY, "model=mynet", "training=standard", f"output_dir={tmp_path}/out"]
     assert command("train.py", "--config-dir", str(mine), *arguments).status == 0
@@ -147,6 +190,10 @@ def test_an_import_never_replaces_a_run_unasked(mine: Path, command: Run, tmp_pa
     again = command("scripts/import_network.py", *arguments)
     assert (again.status, again.err.count("\n")) == (2, 1)
     assert "holds a run already; overwrite=true replaces it" in again.err
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
+    unclear = command("scripts/import_network.py", *arguments, "overwrite=no")
+    assert unclear.err == "error: overwrite=no; choose true or false\n"
+    assert {path: path.read_bytes() for path in before} == before
     assert command("scripts/import_network.py", *arguments, "overwrite=true").status == 0
     missing = command("scripts/import_network.py", "model=simple", f"output_dir={tmp_path}/out")
     assert missing.err == "error: weights is not set; add weights=...\n"

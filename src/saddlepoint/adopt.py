@@ -55,6 +55,8 @@ def check(model: nn.Module, x: Tensor, classes: int) -> None:
     with undisturbed(model):
         try:
             logits = model(x.clone().requires_grad_())
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # noqa: BLE001 (it is not ours, and may check its input in any way)
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"the network does not take images of shape {tuple(x.shape[1:])}: {reason}") from None

@@ -104,6 +104,7 @@ class PGD:
             "restarts": self.restarts,
             "targeted": self.targeted,
             "model_mode": self.model_mode,
+            **({} if self.threat.bounds == (0.0, 1.0) else {"bounds": list(self.threat.bounds)}),
         }
 
     def scaled(self, factor: float) -> PGD:

@@ -80,9 +80,12 @@ def _memory(cfg: DictConfig, setting: str) -> Iterator[None]:
     """Too little memory on the device becomes one line that names the batch size."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
         size = OmegaConf.select(cfg, setting)
-        raise InputError(f"{setting}={size} images do not fit in the device's memory; lower it") from None
+        what = "this does" if size is None else f"{setting}={size} images do"
+        raise InputError(f"{what} not fit in the device's memory{'' if size is None else '; lower it'}") from None
 
 
 def help_page(usage: str, config_name: str) -> str:

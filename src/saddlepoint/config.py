@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from saddlepoint.attacks import Attack
-from saddlepoint.data import Split
+from saddlepoint.data import Split, fingerprint
 from saddlepoint.errors import InputError, whole
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report.folder import Report
@@ -89,8 +89,15 @@ def definition(cfg: DictConfig) -> dict[str, Any]:
     """What defines a training run, as plain values with every reference resolved."""
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
+    resolved["dataset"]["data"] = {**resolved["dataset"]["data"], **_own_data(cfg)}
     resolved["dataset"]["data"].pop("root", None)  # the same data, wherever they lie
     return {str(key): value for key, value in resolved.items() if key not in (*ELSEWHERE, *SCRIPTS_OWN)}
+
+
+def _own_data(cfg: DictConfig) -> dict[str, str]:
+    """What tells data of one's own from others at the same place; published ones are known by their name."""
+    path = cfg.dataset.data.get("path")
+    return {} if path is None else {"data_sha256": fingerprint(path)}
 
 
 def new_network(cfg: DictConfig) -> nn.Module:
@@ -153,6 +160,10 @@ def typed() -> list[str]:
     return [*brought, *HydraConfig.get().overrides.task]
 
 
+def this_command() -> str:
+    return shlex.join(["python", f"scripts/{HydraConfig.get().job.name}.py", *typed()])
+
+
 def next_command(script: str, *settings: str) -> str:
     """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
     chosen = {"model", "training", "seed", "overwrite", "weights", *(setting.split("=")[0] for setting in settings)}
@@ -167,11 +178,18 @@ def report_folder(cfg: DictConfig) -> Path:
 
 def report(cfg: DictConfig) -> Report:
     """That folder, to be filled; logger=wandb shows its figures."""
-    return Report(report_folder(cfg), build(cfg.logger.tracker), definition(cfg))
+    return Report(report_folder(cfg), this_command(), build(cfg.logger.tracker), definition(cfg))
 
 
 def _says_nothing(key: str) -> bool:
     return key in NAMED or key.split(".")[0] in (*ELSEWHERE, *SCRIPTS_OWN)
+
+
+def overwrites(cfg: DictConfig) -> bool:
+    """The setting; Hydra knows true and false, and leaves a "no" as a text that would count as true."""
+    if not isinstance(cfg.overwrite, bool):
+        raise InputError(f"overwrite={cfg.overwrite}; choose true or false")
+    return cfg.overwrite
 
 
 def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> None:
@@ -229,13 +247,8 @@ def load_network(
 
 def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: str | None = None) -> Subject | None:
     """A finished run under measurement; None, said so, where there is none. The checkpoint is as configured."""
-    _refuse_choices()
+    refuse_choices(cfg)
     runtime: Runtime = build(cfg.runtime)
-    if cfg.evaluation.checkpoint != "last" and HydraConfig.get().job.name not in ("accuracy_table", "export"):
-        raise InputError(
-            f"evaluation.checkpoint={cfg.evaluation.checkpoint} is for accuracy_table.py and export.py; "
-            "methods_table.py shows both checkpoints"
-        )
     checkpoint = checkpoint or cfg.evaluation.checkpoint
     if checkpoint not in ("last", "best"):
         raise InputError(f"evaluation.checkpoint={checkpoint}; choose last or best")
@@ -243,18 +256,26 @@ def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: s
     if not directory.finished:
         log.warning("not trained yet: %s", directory.path)
         return None
-    command = " ".join(["python", f"scripts/{HydraConfig.get().job.name}.py", *typed()])
 
     def load() -> nn.Module:
         return load_network(directory, checkpoint, runtime.torch_device, own_networks())
 
-    return Subject(directory, checkpoint, load, runtime, command)
+    return Subject(directory, checkpoint, load, runtime, this_command(), _own_data(cfg))
 
 
-def _refuse_choices() -> None:
+def refuse_choices(cfg: DictConfig) -> None:
+    """Raises InputError where a script is told to choose runs in train.py's way, or in none."""
     for override in HydraConfig.get().overrides.task:
         if override.split("=")[0] in ("model", "training", "seed"):
             raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
+    for name in ("models", "trainings"):
+        if isinstance(cfg[name], str):
+            raise InputError(f"{name}={cfg[name]}; expected a list such as [{cfg[name]}]")
+    if cfg.evaluation.checkpoint != "last" and HydraConfig.get().job.name not in ("accuracy_table", "export"):
+        raise InputError(
+            f"evaluation.checkpoint={cfg.evaluation.checkpoint} is for accuracy_table.py and export.py; "
+            "methods_table.py shows both checkpoints"
+        )
 
 
 def subjects(
@@ -300,7 +321,8 @@ def measurer(cfg: DictConfig) -> Callable[..., list[Result]]:
             raise InputError(f"{source.directory.path} is no independent source for itself; choose another seed for it")
         if name not in attacks:
             attacks[name] = build(cfg.report.attacks[name])
-        part = split.take(min(examples or total, cfg.report.at_most.get(name, total)))
+        limits = [limit for limit in (examples, cfg.report.at_most.get(name)) if limit is not None]
+        part = split.take(min([total, *limits]))
         batch_size, seed = cfg.evaluation.batch_size, cfg.evaluation.seed
         return [
             each.accuracy(name, attacks[name], part, total, batch_size=batch_size, seed=seed, source=source)

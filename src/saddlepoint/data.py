@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, whole
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -44,7 +44,9 @@ class Split:
         return self.pixels[index].float() / self.pixel_max
 
     def take(self, count: int | None) -> Split:
-        """The first `count` examples; all for None."""
+        """The first `count` examples; all for None. Raises InputError for less than one."""
+        if count is not None:
+            whole(count, "examples")
         return Split(self.pixels[:count], self.labels[:count], self.pixel_max)
 
     def to(self, device: torch.device) -> Split:
@@ -120,6 +122,18 @@ def load_own(path: str | Path, held_out: float, classes: int) -> Data:
     if train[0].shape[1:] != test[0].shape[1:]:
         raise InputError(f"{path}: images are {train[0].shape[1:]} in train and {test[0].shape[1:]} in test")
     return _split(train, test, 255, max(1, round(held_out * len(train[1]))))
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a data set of one's own: of the file, or of the names and contents of the folder's files."""
+    path, digest = Path(path).expanduser(), hashlib.sha256()
+    for file in sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise InputError(f"no data at {file} ({error.strerror}); see dataset.data.path") from None
+        digest.update(f"{file.relative_to(path).as_posix()}:{len(content)}:".encode() + content)
+    return digest.hexdigest()
 
 
 def _split(train: Arrays, test: Arrays, pixel_max: int, held_out: int) -> Data:

@@ -38,6 +38,18 @@ def test_it_breaks_what_can_be_broken(bands: Split, only: str | None) -> None:
     assert outcome.correct.tolist() == evaluate(Bands(), bands, PGD(threat, 20, restarts=3)).correct.tolist()
 
 
+def test_it_works_with_few_classes(bands: Split) -> None:
+    """Targeted APGD's loss needs four."""
+
+    class Three(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Bands()(x)[:, 1:7:2] + Bands()(x)[:, 2:8:2]
+
+    labels = Three()(bands.images(slice(None))).argmax(1)
+    outcome = evaluate(Three(), Split(bands.pixels, labels, 100), AutoAttack(Threat("linf", 0.5), queries=20))
+    assert outcome.accuracy < 1
+
+
 def test_torchs_own_generator_and_the_model_are_left_alone(bands: Split) -> None:
     before, model = torch.get_rng_state(), Bands().train()
     first, again = (evaluate(model, bands, AutoAttack(Threat("l2", 0.2), "square", 20)).loss for _ in range(2))

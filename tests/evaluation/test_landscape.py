@@ -140,8 +140,8 @@ class Linear(nn.Module):
 
 def test_along_goes_straight_from_start_to_end() -> None:
     start, end = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
-    losses, shares = along(Linear(1.0), ATTACK, start, end, torch.tensor([0, 1]), 5)
-    assert shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    losses = along(Linear(1.0), ATTACK, start, end, torch.tensor([0, 1]), 5)
+    shares = np.array([0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(losses[0], np.log1p(np.exp(4 * shares)), rtol=1e-5)
     np.testing.assert_allclose(losses[1], np.log1p(np.exp(-4 * shares)), rtol=1e-5)
 

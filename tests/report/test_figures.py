@@ -183,3 +183,10 @@ def test_a_chart_as_json_has_all_numbers() -> None:
     np.testing.assert_allclose(line["y"], PATHS["pgd"][2, 3], rtol=1e-4)
     broken = Chart("t", [[figures.Panel([figures.Series("s", [0.0, 1.0], np.array([np.nan, 1.0]), "#000")])]])
     assert json.loads(broken.as_json())["rows"][0][0]["series"][0]["y"] == [None, 1.0]
+
+
+def test_a_method_of_ones_own_has_a_name_and_a_colour() -> None:
+    losses = {"mixed": np.ones((1, 2, 3)), "pgd": np.ones((1, 2, 3))}
+    own, pgd = (row[0].series[0] for row in loss_trajectories(losses, "digits").rows)
+    assert (own.name, pgd.name) == ("mixed training", "PGD training")
+    assert own.colour != pgd.colour

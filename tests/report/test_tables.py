@@ -112,7 +112,7 @@ def test_the_training_loss_is_the_mean_over_seeds_and_counted_once() -> None:
         for measurement in MEASUREMENTS
     ]
     made = table(results)
-    assert rows_by_name(made)["Training loss"][3] == "0.03"
+    assert rows_by_name(made)["Training loss"][3] == "0.03 ± 0.01"
     assert [each["seeds"] for each in made.records if each["measurement"] == "train_loss"] == [0, 0, 0, 2]
 
 
@@ -292,11 +292,23 @@ def test_several_seeds_are_a_mean_with_its_deviation() -> None:
     found = [under("pgd", 0.94), under("pgd", 0.92)]
     made = adversaries_table([("pgd", "A", found), ("fgsm", "A_prime", found[:1])], dataset="mnist", network="x")
     assert [row[4] for row in made.rows] == ["93.0 ± 1.4", "94.0 (93.5–94.4)"]
-    assert "Mean ± standard deviation over 2 seeds." in made.notes[0]
+    assert "Mean ± standard deviation over 2 seeds; of one seed, in brackets, the 95% interval." in made.notes[0]
     assert len(made.records[0]["files"].split("; ")) == 2
     grid = grid_table({("pgd wide", "pgd"): found}, dataset="mnist", title="t", sides=("network", "attack"), notes=[])
     assert grid.rows == [["pgd wide", "93.0 ± 1.4"]]
     assert grid.notes == ["Mean ± standard deviation over 2 seeds."]
+
+
+def test_a_column_on_a_part_says_so_where_others_are_whole() -> None:
+    cells = {
+        ("pgd wide", "pgd"): [under("pgd", 0.94)],
+        ("pgd wide", "autoattack"): [under("autoattack", 0.88, examples=1000)],
+        ("fgsm wide", "pgd"): [],
+        ("fgsm wide", "autoattack"): [],
+    }
+    made = grid_table(cells, dataset="mnist", title="t", sides=("network", "attack"), notes=[])
+    assert made.header[1:] == ["PGD", "AutoAttack (first 1000)"]
+    assert made.notes[-1] == '"first n": measured on the first n test images only.'
 
 
 def test_the_transfer_grid_has_the_papers_rows_as_targets() -> None:

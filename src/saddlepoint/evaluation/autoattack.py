@@ -20,8 +20,9 @@ class AutoAttack:
 
     Args:
         threat: bounds must be [0, 1].
-        only: None for all of APGD-CE, targeted APGD, targeted FAB and Square; or the name of one, such as "square",
-            which is a random search that sees no gradient.
+        only: None for all of APGD-CE, targeted APGD, targeted FAB and Square (with fewer than four classes all but
+            targeted APGD, whose loss needs four); or the name of one, such as "square", which is a random search that
+            sees no gradient.
         queries: of Square, for each image.
     """
 
@@ -52,13 +53,14 @@ class AutoAttack:
         import pyautoattack  # only where it is asked for
 
         logging.getLogger("auto-attack").setLevel(logging.WARNING)
-        choice = {"version": "custom", "attacks": [self.only]} if self.only else {"version": "standard"}
+        with undisturbed(model), torch.no_grad():
+            classes = model(x[:1]).shape[1]
+        parts = [self.only] if self.only else ["apgd-ce", "fab-t", "square"] if classes < 4 else None
+        choice = {"version": "custom", "attacks": parts} if parts else {"version": "standard"}
         norm = {"linf": "Linf", "l2": "L2"}[self.threat.norm]
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         ensemble = pyautoattack.AutoAttack(model, norm=norm, eps=self.threat.eps, seed=seed, device=x.device, **choice)
         ensemble.square.n_queries = self.queries
-        with undisturbed(model), torch.no_grad():
-            classes = model(x[:1]).shape[1]
         ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)
         # It draws from torch's own generator, which is not its to move.
         devices = [x.device] if x.device.type == "cuda" else []

@@ -84,14 +84,11 @@ def maxima(
     return losses, _geometry(points, attack.threat.random_point(_repeat(x, example, len(points)), source), x[example])
 
 
-def along(
-    model: nn.Module, attack: PGD, start: Tensor, end: Tensor, y: Tensor, points: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The loss at `points` evenly spaced places from start to end, (n, points), and their shares of the way, 0 to 1."""
-    shares = np.linspace(0, 1, points)
+def along(model: nn.Module, attack: PGD, start: Tensor, end: Tensor, y: Tensor, points: int) -> np.ndarray:
+    """The loss at `points` evenly spaced places from start to end, (n, points)."""
     with undisturbed(model):
-        losses = [loss_at(model, attack, torch.lerp(start, end, share), y) for share in shares]
-    return torch.stack(losses, 1).cpu().numpy(), shares
+        losses = [loss_at(model, attack, torch.lerp(start, end, share), y) for share in np.linspace(0, 1, points)]
+    return torch.stack(losses, 1).cpu().numpy()
 
 
 def input_gradient(model: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
@@ -122,7 +119,7 @@ def segments(
             )
         ends = attack.craft(model, repeated, label, noise)
         half = starts // 2
-        found["losses"].append(along(model, attack, ends[:half], ends[half : 2 * half], label[:half], points)[0])
+        found["losses"].append(along(model, attack, ends[:half], ends[half : 2 * half], label[:half], points))
         gradient = input_gradient(model, attack, x[example : example + 1], y[example : example + 1])
         cosines = torch.cosine_similarity((ends - repeated).flatten(1), gradient, dim=1)
         found["cosines"].append(cosines.numpy(force=True))
@@ -151,7 +148,7 @@ def directions(
                 repeated, label = _repeat(x, example, starts), _repeat(y, example, starts)
                 noise = generator(seed, f"directions/{name}/{example}", x.device)
                 ends = attack.craft(source, repeated, label, noise)
-                paths.append(along(model, attack, repeated, ends, label, points)[0])
+                paths.append(along(model, attack, repeated, ends, label, points))
             found[f"{owner} {name}"] = np.stack(paths)
     return found
 

@@ -32,12 +32,21 @@ class Subject:
     Args:
         load: makes the network with the checkpoint's weights.
         checkpoint: "last" or "best".
+        command: makes its measurements.
+        data: for the key of every measurement, what tells the data from others of their name.
     """
 
     def __init__(
-        self, directory: RunDirectory, checkpoint: str, load: Callable[[], nn.Module], runtime: Runtime, command: str
+        self,
+        directory: RunDirectory,
+        checkpoint: str,
+        load: Callable[[], nn.Module],
+        runtime: Runtime,
+        command: str,
+        data: Mapping[str, str] | None = None,
     ) -> None:
         self.directory, self.checkpoint, self.runtime, self.command = directory, checkpoint, runtime, command
+        self.data = data or {}
         self._load = load
         self.training = directory.read_summary()
         if not {*RUN_KEYS, "train_loss"} <= self.training.keys():
@@ -106,6 +115,7 @@ class Subject:
             "measurement": name,
             "checkpoint": self.checkpoint,
             "checkpoint_sha256": self.checkpoint_sha256,
+            **self.data,
             **key,
         }
         result = measured(path, full_key, timed, write=self.runtime.processes.first)

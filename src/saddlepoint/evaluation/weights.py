@@ -48,5 +48,5 @@ def layers(model: nn.Module, x: Tensor) -> Layers:
         alive=(spread > 0.01 * spread.max()).numpy(force=True),
         concentration=(sizes.amax(1) / sizes.sum(1).clamp_min(1e-12)).numpy(force=True),
         weights=last.weight.numpy(force=True),
-        biases=last.bias.numpy(force=True),
+        biases=np.zeros(len(last.weight)) if last.bias is None else last.bias.numpy(force=True),
     )

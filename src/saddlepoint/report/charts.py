@@ -113,15 +113,15 @@ class Chart:
             figure.suptitle(self.title)
         return figure
 
-    def as_json(self) -> str:
-        """Everything but the size, numbers to five significant digits."""
+    def as_json(self, command: str = "") -> str:
+        """Everything but the size, numbers to five significant digits; and the command that makes it."""
         content = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "size"}
-        return json.dumps(content, default=_plain)
+        return json.dumps({**content, "command": command}, default=_plain)
 
-    def write(self, folder: Path, name: str) -> list[Path]:
+    def write(self, folder: Path, name: str, command: str = "") -> list[Path]:
         """<name>.pdf, .png and .json; the same chart gives the same bytes."""
         path = folder / f"{name}.json"
-        write_atomically(path, self.as_json().encode())
+        write_atomically(path, self.as_json(command).encode())
         return [*print_figure(self.draw(), folder, name), path]
 
 

@@ -29,7 +29,16 @@ TITLES = {
     "fgsm_rs": "FGSM with random start",
     "trades": "TRADES",
 }
+OTHERS = ["#4b8f8c", "#a0522d", "#6b7a1e"]  # for methods of one's own
 ATTACK_COLOURS = {"natural": "#3c3c3c", "fgsm": "#8a8a8a", "pgd": "#c8352c", "square": "#2a6fbb"}
+
+
+def title(training: str) -> str:
+    return TITLES.get(training, f"{training} training")
+
+
+def colour(training: str) -> str:
+    return COLOURS.get(training, OTHERS[sum(training.encode()) % len(OTHERS)])
 
 
 def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
@@ -38,7 +47,7 @@ def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
     One row of panels for each network, one column for each test image, as in the paper each with its own scale.
     """
     _, starts, points = next(iter(losses.values())).shape
-    rows = _by_image(losses, np.arange(points), "PGD iteration")
+    rows = _by_image(_alone(losses), np.arange(points), "PGD iteration")
     return Chart(
         f"{dataset}: loss along PGD from {starts} random starts",
         rows,
@@ -47,20 +56,28 @@ def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
     )
 
 
-def _by_image(losses: Mapping[str, np.ndarray], x: np.ndarray, label: str) -> list[list[Panel]]:
+Lines = Mapping[tuple[str, str], np.ndarray]  # (name, colour) -> (examples, lines, points)
+
+
+def _alone(losses: Mapping[str, np.ndarray]) -> dict[str, Lines]:
+    """Of each training method, lines of one kind, in its colour."""
+    return {training: {(title(training), colour(training)): lines} for training, lines in losses.items()}
+
+
+def _by_image(losses: Mapping[str, Lines], x: np.ndarray, label: str) -> list[list[Panel]]:
     """Lines against x: a row of panels for each training method, a column for each test image."""
     return [
         [
             Panel(
-                [Series(TITLES[training], x, line, COLOURS[training]) for line in lines[example]],
+                [Series(name, x, line, shade) for (name, shade), lines in kinds.items() for line in lines[example]],
                 title=f"test image {example}" if row == 0 else "",
                 x=label if row == len(losses) - 1 else "",
-                y=f"{TITLES[training]}\nloss" if example == 0 else "",
+                y=f"{title(training)}\nloss" if example == 0 else "",
                 from_zero=True,
             )
-            for example in range(len(lines))
+            for example in range(len(next(iter(kinds.values()))))
         ]
-        for row, (training, lines) in enumerate(losses.items())
+        for row, (training, kinds) in enumerate(losses.items())
     ]
 
 
@@ -72,7 +89,7 @@ def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
     row = [
         Panel(
             [
-                Series(TITLES[training], bins, np.histogram(values[example], bins)[0], COLOURS[training], "bars")
+                Series(title(training), bins, np.histogram(values[example], bins)[0], colour(training), "bars")
                 for training, values in losses.items()
             ],
             title=f"test image {example}",
@@ -131,7 +148,7 @@ def capacity(records: Sequence[Mapping[str, Any]], capacities: Mapping[str, int]
                 for name in ATTACK_COLOURS
                 for each in series(training, name, NAMES.get(name, name), ATTACK_COLOURS[name])
             ],
-            title=TITLES[training],
+            title=title(training),
             x="capacity",
             y="accuracy in %" if training == trainings[0] else "",
             log_x=True,
@@ -140,7 +157,7 @@ def capacity(records: Sequence[Mapping[str, Any]], capacities: Mapping[str, int]
         for training in trainings
     ]
     losses = [
-        each for training in trainings for each in series(training, "train_loss", TITLES[training], COLOURS[training])
+        each for training in trainings for each in series(training, "train_loss", title(training), colour(training))
     ]
     panels.append(
         Panel(losses, title="training loss", x="capacity", y="loss on what is trained on", log_x=True, log_y=True)
@@ -157,7 +174,7 @@ def capacity(records: Sequence[Mapping[str, Any]], capacities: Mapping[str, int]
 
 def segments(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
     """Loss along the line between two maxima. `losses`: training -> (examples, pairs, points)."""
-    rows = _by_image(losses, np.linspace(0, 1, next(iter(losses.values())).shape[2]), "share of the way")
+    rows = _by_image(_alone(losses), np.linspace(0, 1, next(iter(losses.values())).shape[2]), "share of the way")
     return Chart(
         f"{dataset}: loss along the line between two maxima",
         rows,
@@ -190,15 +207,18 @@ def robust_overfitting(histories: Mapping[str, History], dataset: str) -> Chart:
     panels = [
         Panel(
             [
-                Series(TITLES[training], _column(history, "step"), 100 * _column(history, column), COLOURS[training])
+                Series(title(training), _column(history, "step"), 100 * _column(history, column), colour(training))
                 for training, history in histories.items()
             ],
-            title=title,
+            title=heading,
             x="step",
             y="accuracy in %" if column == "held_out_natural" else "",
             from_zero=True,
         )
-        for column, title in (("held_out_natural", "held-out images"), ("held_out_robust", "held-out images under PGD"))
+        for column, heading in (
+            ("held_out_natural", "held-out images"),
+            ("held_out_robust", "held-out images under PGD"),
+        )
     ]
     return Chart(
         f"{dataset}: held-out accuracy as training goes",
@@ -228,7 +248,7 @@ def epsilon(results: Sequence[Mapping[str, Any]], dataset: str, compare: bool = 
         if theirs:
             drawn.append(Series(f"{name}, paper", [float(e) for e in theirs], list(theirs.values()), colour, "dashed"))
     panels = [
-        Panel(drawn, title=f"{norm}, {TITLES[training]}", x=f"eps ({norm})", y="accuracy in %", from_zero=True)
+        Panel(drawn, title=f"{norm}, {title(training)}", x=f"eps ({norm})", y="accuracy in %", from_zero=True)
         for (norm, training), drawn in columns.items()
     ]
     return Chart(
@@ -249,23 +269,11 @@ def _fraction(text: str) -> float:
 def directions(paths: Mapping[str, Mapping[str, np.ndarray]], dataset: str) -> Chart:
     """ICLR Figure 7: loss towards adversarial examples. `paths`: training -> kind -> (examples, starts, points)."""
     colours = {"own FGSM": "#c8352c", "own PGD": "#2a6fbb", "copy's FGSM": "#5b8c5a", "copy's PGD": "#3c3c3c"}
-    rows = [
-        [
-            Panel(
-                [
-                    Series(kind, np.linspace(0, 1, path.shape[0]), path, colours[kind])
-                    for kind, values in kinds.items()
-                    for path in values[example]
-                ],
-                title=f"test image {example}" if row == 0 else "",
-                x="share of the way" if row == len(paths) - 1 else "",
-                y=f"{TITLES[training]}\nloss" if example == 0 else "",
-                from_zero=True,
-            )
-            for example in range(len(next(iter(kinds.values()))))
-        ]
-        for row, (training, kinds) in enumerate(paths.items())
-    ]
+    lines = {
+        training: {(kind, colours[kind]): values for kind, values in kinds.items()} for training, kinds in paths.items()
+    }
+    points = next(iter(next(iter(paths.values())).values())).shape[2]
+    rows = _by_image(lines, np.linspace(0, 1, points), "share of the way")
     return Chart(
         f"{dataset}: loss towards adversarial examples, own and transferred",
         rows,
@@ -285,7 +293,7 @@ def gradient_angles(angles: Mapping[str, Mapping[str, np.ndarray]], dataset: str
                 Series(name, edges, np.histogram(pair[kind][np.isfinite(pair[kind])], edges)[0], colour, "bars")
                 for kind, (name, colour) in names.items()
             ],
-            title=TITLES[training],
+            title=title(training),
             x="angle in degrees",
             y="images" if number == 0 else "",
         )
@@ -300,12 +308,11 @@ def gradient_angles(angles: Mapping[str, Mapping[str, np.ndarray]], dataset: str
     )
 
 
-def filters(weights: Mapping[str, np.ndarray], dataset: str, most: int = 32) -> Chart:
+def filters(weights: Mapping[str, np.ndarray], dataset: str) -> Chart:
     """ICLR Figure 9: the first convolution's kernels side by side. `weights`: training -> (n, c, k, k)."""
-    rows = []
+    rows, most, columns = [], 32, 16
     for training, kernels in weights.items():
         count, channels, height, width = kernels[:most].shape
-        columns = 16
         top = max(float(np.abs(kernels).max()), 1e-12)
         canvas = np.full(
             ((height + 1) * -(-count // columns) - 1, (width + 1) * min(columns, count) - 1, channels), np.nan
@@ -317,7 +324,7 @@ def filters(weights: Mapping[str, np.ndarray], dataset: str, most: int = 32) -> 
             ]
             canvas[place] = kernel.transpose(1, 2, 0)
         # Colour images have colour kernels: their mean over colours is shown.
-        rows.append([Panel(title=TITLES[training], image=Image(canvas.mean(2), -top, top, signed=True))])
+        rows.append([Panel(title=title(training), image=Image(canvas.mean(2), -top, top, signed=True))])
     return Chart(
         f"{dataset}: first convolution",
         rows,
@@ -333,11 +340,11 @@ def output_layer(weights: Mapping[str, tuple[np.ndarray, np.ndarray]], dataset: 
         min(float(w.min()) for w, _ in weights.values()), max(float(w.max()) for w, _ in weights.values()), 61
     )
     histogram = [
-        Series(TITLES[training], edges, np.histogram(values, edges)[0], COLOURS[training], "bars")
+        Series(title(training), edges, np.histogram(values, edges)[0], colour(training), "bars")
         for training, (values, _) in weights.items()
     ]
     biases = [
-        Series(TITLES[training], np.arange(len(values)), values, COLOURS[training], "points")
+        Series(title(training), np.arange(len(values)), values, colour(training), "points")
         for training, (_, values) in weights.items()
     ]
     return Chart(

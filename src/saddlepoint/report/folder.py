@@ -19,10 +19,15 @@ log = logging.getLogger(__name__)
 
 
 class Report:
-    """tables/ and figures/ under `path`; at the end it says what was written, and shows the figures in the tracker."""
+    """tables/ and figures/ under `path`; at the end it says what was written, and shows the figures in the tracker.
 
-    def __init__(self, path: Path, tracker: Tracker, config: dict[str, Any]) -> None:
-        self.path, self.tracker, self.config = path, tracker, config
+    Args:
+        command: makes the same again.
+        config: for the tracker.
+    """
+
+    def __init__(self, path: Path, command: str, tracker: Tracker, config: dict[str, Any]) -> None:
+        self.path, self.command, self.tracker, self.config = path, command, tracker, config
         self.written: list[Path] = []
 
     def table(self, name: str, table: Table) -> None:
@@ -30,7 +35,7 @@ class Report:
         log.info("\n%s", table.text())
 
     def figure(self, name: str, chart: Chart) -> None:
-        self.written += chart.write(self.path / "figures", name)
+        self.written += chart.write(self.path / "figures", name, self.command)
 
     def __enter__(self) -> Self:
         return self

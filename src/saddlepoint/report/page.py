@@ -147,7 +147,7 @@ def _figure(path: Path, content: Content, command: str) -> Content:
         "kind": "figure",
         "name": path.stem,
         "picture": base64.b64encode(picture.read_bytes()).decode() if picture.exists() else None,
-        "commands": [command],
+        "commands": [content.get("command") or command],
         "files": _files(path, ("json", "png", "pdf")),
     }
 

@@ -132,15 +132,19 @@ def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:
 
 def _spread(records: Sequence[Mapping[str, Any]]) -> str:
     """For a note: what stands behind the numbers."""
-    most = max((record["seeds"] for record in records), default=0)
-    return "In brackets: 95% interval." if most <= 1 else f"Mean ± standard deviation over {most} seeds."
+    counts = {record["seeds"] for record in records} - {0}
+    several = sorted(counts - {1})
+    if not several:
+        return "In brackets: 95% interval."
+    over = f"Mean ± standard deviation over {' or '.join(map(str, several))} seeds"
+    return f"{over}; of one seed, in brackets, the 95% interval." if 1 in counts else f"{over}."
 
 
 def _in_words(record: dict[str, Any], is_loss: bool) -> str:
     if record["value"] is None:
         return "not run"
     if is_loss:
-        return f"{record['value']:.3g}"
+        return f"{record['value']:.3g}" + ("" if record["sd"] is None else f" ± {record['sd']:.1g}")
     if record["sd"] is not None:
         return f"{record['value']:.1f} ± {record['sd']:.1f}"
     return f"{record['value']:.1f} ({record['low']:.1f}–{record['high']:.1f})"
@@ -199,10 +203,7 @@ def adversaries_table(
         "The paper does not say: the step size of its 100-step rows (here as in the others), CW's kappa (0; CW+: 50), "
         "what Targeted aims at (the likeliest wrong class), how B was trained (naturally).",
     ]
-    if len(parts) > 1:
-        notes.append('"first n": measured on the first n test images only.')
-    else:
-        notes += _parts(results)
+    notes += _said_once(results)
     if paper:
         notes.append(f"Paper: {paper['source']}." + (f" Released model: {paper['released_source']}." if others else ""))
     at = [(row, 4) for row in range(len(text))]
@@ -254,10 +255,15 @@ def grid_table(
             )
         rows.append(row)
     results = [result for found in cells.values() for result in found]
-    notes = [*notes, *([_spread(records)] if intervals else []), *_parts(results)]
+    names = [NAMES.get(column, column) for column in columns]
+    if len({_part(result) for result in results}) > 1:
+        for number, column in enumerate(columns):
+            (part, *_) = {_part(found[0]) for (_, each), found in cells.items() if each == column and found} or {None}
+            names[number] += f" (first {part})" if part else ""
+    notes = [*notes, *([_spread(records)] if intervals else []), *_said_once(results)]
     if paper:
         notes.append(f"In square brackets, the paper: {paper['source']}.")
-    header = [f"{sides[0].capitalize()} / {sides[1]}", *(NAMES.get(column, column) for column in columns)]
+    header = [f"{sides[0].capitalize()} / {sides[1]}", *names]
     return Table(f"{dataset}{_threat(results)}: {title}", header, rows, records, notes, at)
 
 
@@ -395,6 +401,12 @@ def _part(result: Result) -> int | None:
 def _parts(results: Sequence[Result]) -> list[str]:
     parts = sorted({(result["key"]["examples"], result["key"]["of"]) for result in results if _part(result)})
     return [f"Measured on the first {examples} of {total} test images only." for examples, total in parts]
+
+
+def _said_once(results: Sequence[Result]) -> list[str]:
+    """For a table whose rows or columns name their own part where parts differ."""
+    differ = len({_part(result) for result in results}) > 1
+    return ['"first n": measured on the first n test images only.'] if differ else _parts(results)
 
 
 def _signed(difference: float | None) -> str:

@@ -250,7 +250,7 @@ class Trainer:
             return
         try:
             self._load(state)
-        except InputError:
+        except (InputError, torch.OutOfMemoryError):
             raise
         except (OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError):
             raise InputError(
