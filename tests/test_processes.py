@@ -87,7 +87,7 @@ import torch
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Data, Split
 from saddlepoint.models import ResNet
-from saddlepoint.runtime import Runtime
+from saddlepoint.runtime import Runtime, part
 from saddlepoint.threat import Threat
 from saddlepoint.tracking import Quiet
 from saddlepoint.training import Monitor, Trainer
@@ -110,6 +110,7 @@ Trainer(
     optimizer=partial(torch.optim.SGD, lr=0.01), schedule=Constant(0.01), steps=6, evaluations=2,
 ).fit()
 torch.save(model.state_dict(), f"{sys.argv[1]}/rank{runtime.processes.rank}.pt")
+part()
 """
 
 

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saddlepoint.config import CONFIGS, one_line
 from saddlepoint.errors import InputError, Stopped
-from saddlepoint.runtime import STOPS
+from saddlepoint.runtime import STOPS, part
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -66,6 +66,8 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
                 name = signal.Signals(stopped.signum).name
                 again = ", without overwrite=true" if "overwrite=true" in sys.argv else ""
                 _leave(f"stopped by {name}; the same command goes on from here{again}", 128 + stopped.signum)
+            else:
+                part()
             finally:
                 for each, handler in handlers.items():
                     signal.signal(each, handler)

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -110,6 +111,42 @@ def measured(path: Path, key: Mapping[str, Any], measure: Callable[[], Result], 
     if write:
         write_json(path, result)
     return result
+
+
+class Unfinished:
+    """The parts of a measurement that are done, kept until its result is: a killed one then goes on from there.
+
+    Each process of a measurement keeps what it did in a file of its own, and knows what all of them did.
+
+    Args:
+        path: of the result.
+        key: of the result; parts of another measurement are ignored.
+    """
+
+    seconds = 60  # between two writes, so that short measurements make no file
+
+    def __init__(self, path: Path, key: Mapping[str, Any], rank: int = 0) -> None:
+        self.path, self.key = path, json.loads(json.dumps(key))
+        self.own = path.with_name(f"{path.stem}.unfinished-{rank}.json")
+        self.saved = time.monotonic()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.stem}.unfinished-*.json"))
+
+    def read(self) -> dict[str, Any]:
+        """All parts that any process kept, by name."""
+        found = [read_json(file) for file in self._files()]
+        return {name: part for each in found if each.get("key") == self.key for name, part in each["parts"].items()}
+
+    def keep(self, parts: Mapping[str, Any]) -> None:
+        """Write them, if the last time is long enough ago."""
+        if time.monotonic() - self.saved >= self.seconds:
+            write_json(self.own, {"key": self.key, "parts": parts})
+            self.saved = time.monotonic()
+
+    def clear(self) -> None:
+        for file in self._files():
+            file.unlink(missing_ok=True)
 
 
 def pack(outcomes: np.ndarray) -> str:

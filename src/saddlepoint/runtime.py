@@ -131,6 +131,15 @@ class Processes:
         return values
 
 
+def part() -> None:
+    """The processes part in peace: left to the interpreter's end, some abort (pytorch issue 190489).
+
+    For success only: where one has failed, the others may be waiting for it, and parting would wait too.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 @dataclass
 class Runtime:
     """The device and how to use it.

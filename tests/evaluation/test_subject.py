@@ -14,7 +14,7 @@ from saddlepoint.data import Data
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.models import CNN
-from saddlepoint.results import interval, sha256, unpack
+from saddlepoint.results import Unfinished, interval, sha256, unpack
 from saddlepoint.runtime import Runtime
 from saddlepoint.threat import Threat
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
@@ -72,6 +72,56 @@ def test_an_accuracy_holds_all_that_a_table_needs(make: Make, data: Data, networ
     path = subject.directory.path / "results" / "last-pgd.json"
     assert {**json.loads(path.read_text()), "file": "simple-pgd/seed0/results/last-pgd.json"} == result
     assert subject.label == "simple-pgd seed0"
+
+
+class Interrupted(PGD):
+    """Stops at its `last` call, as a killed process would."""
+
+    calls, last = 0, 10**9
+
+    def __call__(self, *arguments: Any) -> torch.Tensor:
+        Interrupted.calls += 1
+        if Interrupted.calls == Interrupted.last:
+            raise KeyboardInterrupt
+        return super().__call__(*arguments)
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> PGD:
+    monkeypatch.setattr(Unfinished, "seconds", 0)
+    monkeypatch.setattr(Interrupted, "calls", 0)
+    monkeypatch.setattr(Interrupted, "last", 3)
+    return Interrupted(ATTACK.threat, ATTACK.steps)
+
+
+def test_an_interrupted_measurement_goes_on_with_the_batches_that_are_missing(
+    make: Make, data: Data, network: CNN, interrupted: PGD
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        accuracy(make(), data, interrupted)
+    results = make().directory.path / "results"
+    assert [path.name for path in results.iterdir()] == ["last-pgd.unfinished-0.json"]
+    result = accuracy(make(), data, interrupted)
+    assert Interrupted.calls == 3 + 1  # of three batches two were done
+    outcome = evaluate(network, data.test, ATTACK, batch_size=8)
+    assert unpack(result["correct"], 20).tolist() == outcome.correct.tolist()
+    assert result["loss"] == outcome.loss
+    assert [path.name for path in results.iterdir()] == ["last-pgd.json"]
+
+
+def test_what_was_done_of_another_measurement_is_not_taken(make: Make, data: Data, interrupted: PGD) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        accuracy(make(), data, interrupted)
+    assert accuracy(make(), data, interrupted, seed=1)["key"]["seed"] == 1
+    assert Interrupted.calls == 3 + 3
+
+
+def test_a_short_measurement_leaves_no_file_on_its_way(make: Make, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Interrupted, "calls", 0)
+    monkeypatch.setattr(Interrupted, "last", 3)
+    with pytest.raises(KeyboardInterrupt):
+        accuracy(make(), data, Interrupted(ATTACK.threat, ATTACK.steps))
+    assert not (make().directory.path / "results").exists()
 
 
 def test_what_is_measured_already_loads_no_network(make: Make, data: Data, loads: list[nn.Module]) -> None:

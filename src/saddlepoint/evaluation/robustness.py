@@ -12,6 +12,7 @@ from tqdm import tqdm
 from saddlepoint.attacks import Attack, undisturbed
 from saddlepoint.data import Split
 from saddlepoint.losses import CrossEntropy
+from saddlepoint.results import Unfinished, pack, unpack
 from saddlepoint.runtime import Processes, generator
 
 
@@ -37,6 +38,7 @@ def evaluate(
     seed: int = 0,
     processes: Processes | None = None,
     progress: str | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Outcome:
     """Classify every example of `split` after `attack` (as they are, for None).
 
@@ -44,15 +46,16 @@ def evaluate(
     black-box one: the examples are made there, restarts are judged there, and all of it is then shown to the model.
     Every adversarial batch is verified to be finite, in the ball and in the pixel range before it counts.
     Each batch has its own noise, from the seed and its position, so that several `processes`, which take turns
-    with the batches and all return the whole outcome, find what one would. `progress` labels a progress bar.
+    with the batches and all return the whole outcome, find what one would. `progress` labels a progress bar; `unfinished` keeps the batches that are done, for the
+    next time if this one is interrupted.
     """
     share, rank = (processes.count, processes.rank) if processes else (1, 0)
-    outcomes: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by the batch's first example
+    parts = unfinished.read() if unfinished else {}  # by the batch's first example: who is right, the sum of losses
     total = -(-len(split) // batch_size)
     for start, x, y in tqdm(
         split.batches(batch_size), progress, total, disable=None if progress else True, leave=False
     ):
-        if start // batch_size % share != rank:
+        if start // batch_size % share != rank or str(start) in parts:
             continue
         x_adv = x
         if attack is not None:
@@ -61,11 +64,13 @@ def evaluate(
                 raise RuntimeError(f"{attack} made examples outside its threat model; nothing was counted")
         with undisturbed(model), torch.no_grad():
             logits = model(x_adv).float()
-        losses = CrossEntropy()(logits, y).double()
-        outcomes[start] = (logits.argmax(1) == y).cpu().numpy(), losses.cpu().numpy()
+        loss = CrossEntropy()(logits, y).double().sum().item()
+        parts[str(start)] = {"correct": pack((logits.argmax(1) == y).cpu().numpy()), "loss": loss}
+        if unfinished:
+            unfinished.keep(parts)
     if processes:
-        outcomes = {start: outcome for part in processes.gather(outcomes) for start, outcome in part.items()}
-    correct, loss = (
-        np.concatenate(arrays) for arrays in zip(*(outcomes[key] for key in sorted(outcomes)), strict=True)
-    )
-    return Outcome(correct, float(loss.mean()))
+        parts = {start: part for found in processes.gather(parts) for start, part in found.items()}
+    starts = range(0, len(split), batch_size)
+    counts = [min(batch_size, len(split) - start) for start in starts]
+    correct = [unpack(parts[str(start)]["correct"], count) for start, count in zip(starts, counts, strict=True)]
+    return Outcome(np.concatenate(correct), sum(parts[str(start)]["loss"] for start in starts) / len(split))

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from saddlepoint.attacks import Attack
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.robustness import evaluate
-from saddlepoint.results import Result, interval, measured, pack, read_arrays, sha256, write_arrays
+from saddlepoint.results import Result, Unfinished, interval, measured, pack, read_arrays, sha256, write_arrays
 from saddlepoint.runtime import Runtime, provenance
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory
@@ -110,16 +111,16 @@ class Subject:
 
         # A meeting point: every process looks for the result before the first one can write it.
         self.runtime.processes.gather(None)
-        path = self.directory.results / f"{self.checkpoint}-{name}{part}.json"
-        full_key = {
-            "measurement": name,
-            "checkpoint": self.checkpoint,
-            "checkpoint_sha256": self.checkpoint_sha256,
-            **self.data,
-            **key,
-        }
-        result = measured(path, full_key, timed, write=self.runtime.processes.first)
+        path = self._file(name, part)
+        result = measured(path, self._key(name, key), timed, write=self.runtime.processes.first)
         return {**result, "file": str(path.relative_to(self.directory.path.parents[1]))}
+
+    def _file(self, name: str, part: str) -> Path:
+        return self.directory.results / f"{self.checkpoint}-{name}{part}.json"
+
+    def _key(self, name: str, key: Mapping[str, Any]) -> dict[str, Any]:
+        checkpoint = {"checkpoint": self.checkpoint, "checkpoint_sha256": self.checkpoint_sha256}
+        return {"measurement": name, **checkpoint, **self.data, **key}
 
     def measure_arrays(
         self, name: str, key: Mapping[str, Any], compute: Callable[[], tuple[Result, dict[str, np.ndarray]]]
@@ -163,8 +164,9 @@ class Subject:
                 source=source.model if source else None,
                 batch_size=batch_size,
                 seed=seed,
-                processes=self.runtime.processes,
+                processes=processes,
                 progress=bar,
+                unfinished=unfinished,
             )
             low, high = interval(int(outcome.correct.sum()), len(split))
             return {
@@ -184,4 +186,10 @@ class Subject:
         if source:
             name = f"{name}-from-{source.directory.path.parent.name}-{source.directory.path.name}"
             key["source"] = {"checkpoint": source.checkpoint, "checkpoint_sha256": source.checkpoint_sha256}
-        return self.measure(name, key, compute, part="" if len(split) == total else f"-first{len(split)}")
+        part = "" if len(split) == total else f"-first{len(split)}"
+        processes = self.runtime.processes
+        unfinished = Unfinished(self._file(name, part), self._key(name, key), processes.rank)
+        result = self.measure(name, key, compute, part)
+        if processes.first:
+            unfinished.clear()
+        return result
