@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -99,7 +98,7 @@ def main(cfg: DictConfig) -> None:
     for subject in subjects(cfg, cfg.models, cfg.trainings):
         folder = subject.directory.path / "export"
         subject.model  # noqa: B018 (loading it refuses a config that builds something else)
-        stored = OmegaConf.create(yaml.safe_load(subject.directory.config.read_text()))
+        stored = OmegaConf.create(subject.directory.read_config())
         network = OmegaConf.to_container(stored.dataset.network, resolve=True)
         text, modules = expression(network)
         loader = LOADER.format(

@@ -130,7 +130,9 @@ def test_a_damaged_config_is_not_claimed(directory: RunDirectory, content: str) 
 
 def stored_run(directory: RunDirectory, trained: CNN, **changes: Any) -> None:
     directory.path.mkdir(parents=True, exist_ok=True)
-    directory.config.write_text(yaml.safe_dump({"dataset": {"name": "tiny", "network": NETWORK} | changes}))
+    directory.config.write_text(
+        yaml.safe_dump({"model": {"name": "simple"}, "dataset": {"name": "tiny", "network": NETWORK} | changes})
+    )
     write_weights(directory.weights("last"), trained, {"dataset": "tiny"})
 
 

@@ -15,7 +15,6 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from saddlepoint.attacks import Attack
@@ -227,20 +226,15 @@ def load_network(
     """A run's network with its weights, in eval mode. Its config may build what `allow` lists."""
     if not directory.config.exists():
         raise InputError(f"no run at {directory.path}; train it first with train.py")
-    try:
-        stored = yaml.safe_load(directory.config.read_text())
-        name, network = str(stored["dataset"]["name"]), OmegaConf.create(dict(stored["dataset"]["network"]))
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, OmegaConfBaseException):
-        raise InputError(
-            f"{directory.config} is no run's config; restore it, or train again with overwrite=true"
-        ) from None
+    stored = directory.read_config()["dataset"]
+    name, network = str(stored["name"]), OmegaConf.create(dict(stored["network"]))
     model: nn.Module = build(network, allow=allow).to(device).eval()
     path = directory.weights(checkpoint)
     trained_on = read_weights(path, model).get("dataset", name)
     if trained_on != name:
         raise InputError(f"{path} was trained on {trained_on}, not {name}")
     written = directory.read_summary().get(f"{checkpoint}_sha256") if directory.finished else None
-    if written not in (None, sha256(path)):  # runs of earlier versions did not note it
+    if written not in (None, sha256(path)):
         raise InputError(f"{path} is not what the training wrote; restore it, or train again with overwrite=true")
     return model
 

@@ -108,11 +108,11 @@ def test_a_state_comes_back(directory: RunDirectory) -> None:
     assert [path.name for path in directory.path.iterdir()] == ["state.pt"]
 
 
-def test_a_state_without_a_checksum_is_read(directory: RunDirectory) -> None:
-    """As earlier versions wrote them."""
+def test_a_state_without_a_checksum_is_damaged(directory: RunDirectory) -> None:
     directory.path.mkdir(parents=True)
     torch.save({"step": 3}, directory.state)
-    assert directory.read_state() == {"step": 3}
+    with pytest.raises(InputError, match=r"state\.pt is damaged; overwrite=true trains from the start"):
+        directory.read_state()
 
 
 def damaged_copies(content: bytes) -> list[bytes]:

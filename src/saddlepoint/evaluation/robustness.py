@@ -46,8 +46,8 @@ def evaluate(
     black-box one: the examples are made there, restarts are judged there, and all of it is then shown to the model.
     Every adversarial batch is verified to be finite, in the ball and in the pixel range before it counts.
     Each batch has its own noise, from the seed and its position, so that several `processes`, which take turns
-    with the batches and all return the whole outcome, find what one would. `progress` labels a progress bar; `unfinished` keeps the batches that are done, for the
-    next time if this one is interrupted.
+    with the batches and all return the whole outcome, find what one would. `progress` labels a progress bar;
+    `unfinished` keeps the batches that are done, for the next time if this one is interrupted.
     """
     share, rank = (processes.count, processes.rank) if processes else (1, 0)
     parts = unfinished.read() if unfinished else {}  # by the batch's first example: who is right, the sum of losses

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from torch import nn
 
 from saddlepoint.attacks import Attack
@@ -63,8 +62,7 @@ class Subject:
 
     def track(self, tracker: Tracker, results: list[Result]) -> None:
         """Show results in the run that made the checkpoint, where the tracker keeps runs."""
-        config = yaml.safe_load(self.directory.config.read_text())
-        tracker.start(self.directory.path, config)
+        tracker.start(self.directory.path, self.directory.read_config())
         rows = [
             {
                 "checkpoint": self.checkpoint,
@@ -82,7 +80,7 @@ class Subject:
     @property
     def capacity(self) -> int | None:
         """The network's width in the units of its family; None where it is of none."""
-        capacity: int | None = yaml.safe_load(self.directory.config.read_text())["model"].get("capacity")
+        capacity: int | None = self.directory.read_config()["model"].get("capacity")
         return capacity
 
     @property

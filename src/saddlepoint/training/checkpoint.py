@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ from saddlepoint.results import read_json, write_atomically, write_csv, write_js
 
 log = logging.getLogger(__name__)
 
-# What a state begins with, followed by the SHA-256 of the rest. States of earlier versions begin with the rest.
+# What a state begins with, followed by the SHA-256 of the rest.
 SEAL = b"saddlepoint state, sha256 "
 
 
@@ -129,17 +130,27 @@ class RunDirectory:
         write_json(self.summary, summary)
         self.discard_states()
 
+    def read_config(self) -> dict[str, Any]:
+        """Raises InputError if it is missing or defines no run."""
+        try:
+            config: dict[str, Any] = yaml.safe_load(self.config.read_text())
+            for part in ("dataset", "model"):
+                str(config[part]["name"])
+            dict(config["dataset"]["network"])
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, ValueError):
+            raise InputError(
+                f"{self.config} is no run's config; restore it, or train again with overwrite=true"
+            ) from None
+        return config
+
     def read_summary(self) -> dict[str, Any]:
         return read_json(self.summary)
 
 
 def _unsealed(path: Path) -> bytes:
     """What torch wrote of a state. Raises ValueError if it is not what the checksum was made of."""
-    content = path.read_bytes()
-    if not content.startswith(SEAL):
-        return content
-    digest, _, rest = content.removeprefix(SEAL).partition(b"\n")
-    if hashlib.sha256(rest).hexdigest().encode() != digest:
+    seal, _, rest = path.read_bytes().partition(b"\n")
+    if seal != SEAL + hashlib.sha256(rest).hexdigest().encode():
         raise ValueError("checksum")
     return rest
 
@@ -168,7 +179,9 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
             if found != expected:
                 raise InputError(f"{path} holds another network: {_first_difference(found, expected)}")
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in found}
-            metadata: dict[str, str] = json.loads((file.metadata() or {}).get("saddlepoint", "{}"))
+            metadata = json.loads((file.metadata() or {}).get("saddlepoint", "{}"))
+            if not isinstance(metadata, dict):
+                raise ValueError("its metadata are none of ours")
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

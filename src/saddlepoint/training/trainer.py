@@ -276,13 +276,9 @@ class Trainer:
         self.window.copy_(state["window"])
         self.step, self.seconds, self.rows, self.best = (state[key] for key in ("step", "seconds", "rows", "best"))
         if self.processes.first:
-            best = self.directory.weights("best")
-            if "best_file" in state:  # the one that belongs to this state, whatever became of it
-                self.best_file = state["best_file"].numpy().tobytes()
-                if self.rows:
-                    write_atomically(best, self.best_file)
-            elif self.rows:  # a state of an earlier version: the file is all there is
-                self.best_file = best.read_bytes()
+            self.best_file = state["best_file"].numpy().tobytes()
+            if self.rows:  # the one that belongs to this state, whatever became of it
+                write_atomically(self.directory.weights("best"), self.best_file)
 
     def _finish(self) -> dict[str, Any]:
         self._write_weights("last")
