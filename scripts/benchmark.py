@@ -14,7 +14,6 @@ import copy
 import dataclasses
 import functools
 import logging
-import platform
 import statistics
 import tempfile
 import time
@@ -39,7 +38,7 @@ from saddlepoint.report.charts import print_figure
 from saddlepoint.report.speed import attack_speed
 from saddlepoint.report.table import Table
 from saddlepoint.results import write_json
-from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, provenance
+from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
 from saddlepoint.threat import Threat
 from saddlepoint.tracking import Quiet
 from saddlepoint.training import Monitor, Trainer
@@ -371,10 +370,8 @@ def retirement(runtime: Runtime) -> dict[str, Any]:
 
 
 def machine(runtime: Runtime) -> str:
-    """The processor in words."""
-    cpu = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    return f"{runtime.describe()}; {names[0] if names else platform.machine()}; torch {torch.__version__}"
+    """What it was measured on, in words."""
+    return f"{runtime.describe()}; {processor()}; torch {torch.__version__}"
 
 
 @entry("benchmark")

@@ -13,7 +13,6 @@ import json
 import logging
 import multiprocessing
 import os
-import platform
 import random
 import runpy
 import signal
@@ -39,7 +38,7 @@ from saddlepoint.losses import CrossEntropy, Loss, Margin
 from saddlepoint.models import CNN
 from saddlepoint.report.table import Table
 from saddlepoint.results import read_json, write_json
-from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, provenance
+from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
 from saddlepoint.threat import Threat
 
 log = logging.getLogger("soak")
@@ -210,12 +209,6 @@ def examples(count: int, seed: int = 0) -> dict[str, Any]:
     return {"verified": verified, "attacks": cases, "outside": outside, "furthest_beyond_eps": furthest}
 
 
-def machine(runtime: Runtime) -> str:
-    cpu = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    return f"{runtime.describe()}, {names[0] if names else platform.machine()}, {os.cpu_count()} cores"
-
-
 def table(found: dict[str, Any]) -> Table:
     rows, mutations = [], found["mutations"]
     for each in found["kills"]:
@@ -238,7 +231,8 @@ def main(cfg: DictConfig) -> None:
     runtime: Runtime = build(cfg.runtime)
     started = time.monotonic()
     precisions = ["float32", *(["bfloat16"] if has_fast_bfloat16(torch.device("cpu")) else [])]
-    found: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": machine(runtime), "kills": []}
+    machine = f"{runtime.describe()}, {processor()}, {os.cpu_count()} cores"
+    found: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": machine, "kills": []}
     with tempfile.TemporaryDirectory() as folder, tqdm(total=cfg.kills, desc="kills", disable=None, leave=False) as bar:
         for number, precision in enumerate(precisions):
             share = cfg.kills // len(precisions) + (number < cfg.kills % len(precisions))

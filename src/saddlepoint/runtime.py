@@ -45,11 +45,21 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 def cpu_flags() -> set[str]:
     """The processor's instruction sets, where the operating system tells."""
+    return {flag for line in _cpuinfo("flags") + _cpuinfo("Features") for flag in line.split()}
+
+
+def processor() -> str:
+    """The processor's name, as far as the operating system tells."""
+    return next(iter(_cpuinfo("model name")), platform.machine())
+
+
+def _cpuinfo(entry: str) -> list[str]:
+    """This entry of every core."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return set()
-    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()}
+        return []
+    return [line.split(":")[1].strip() for line in lines if line.startswith(entry)]
 
 
 @contextmanager
