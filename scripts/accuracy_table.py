@@ -13,7 +13,7 @@ from operator import itemgetter
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import build, next_command, report, subjects, test_images, variation
+from saddlepoint.config import build, comparable, next_command, report, subjects, test_images
 from saddlepoint.report.figures import capacity
 from saddlepoint.report.tables import accuracy_table
 
@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
         measurements=list(attacks),
         models=cfg.models,
         trainings=cfg.trainings,
-        compare=not variation(),
+        compare=comparable(),
     )
     suffix = "" if settings.checkpoint == "last" else f"-{settings.checkpoint}"
     suffix += "" if len(split) == total else f"-first{len(split)}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, measurer, report, subject, subjects, variation
+from saddlepoint.config import alone, comparable, measurer, report, subject, subjects
 from saddlepoint.report.tables import adversaries_table
 
 
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
             trained = name == "A" or source is not None
             rows.append((attack, str(name), measure(networks, attack, source) if trained else []))
     words = f"{settings.network.model} network, {settings.network.training} training"
-    is_the_papers = not variation() and (settings.network.model, settings.network.training) == ("wide", "pgd")
+    is_the_papers = comparable() and (settings.network.model, settings.network.training) == ("wide", "pgd")
     table = adversaries_table(rows, dataset=cfg.dataset.name, network=words, compare=is_the_papers)
     with report(cfg) as out:
         out.table("adversaries", table)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD, Attack
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, report, subjects, test_images, variation
+from saddlepoint.config import alone, comparable, report, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.evaluation.autoattack import AutoAttack
 from saddlepoint.evaluation.robustness import evaluate
@@ -74,7 +74,7 @@ def main(cfg: DictConfig) -> None:
     }
     if not found:
         return
-    is_the_papers = not variation() and settings.model == "wide"
+    is_the_papers = comparable() and settings.model == "wide"
     chart = figures.epsilon([each for norm in results.values() for each in norm], cfg.dataset.name, is_the_papers)
     with report(cfg) as out:
         out.figure("epsilon", chart)

@@ -1,8 +1,9 @@
 """Take it elsewhere: python scripts/export.py dataset=mnist recipe=fast models=[wide] trainings=[pgd]
 
-Into export/ of each run: weights.pt, a plain state dict; load.py, whose load_model() is a module from images in [0, 1]
-to logits, as RobustBench and AutoAttack take it; and for each attack of the evaluation the images it makes of the test
-set, <attack>.npy, as the authors' challenges store them: grey (n, h*w) in [0, 1], coloured (n, h, w, c) in [0, 255].
+Into export/ of each run (export-best/ with evaluation.checkpoint=best): weights.pt, a plain state dict; load.py, whose
+load_model() is a module from images in [0, 1] to logits, as RobustBench and AutoAttack take it; and for each attack of
+the evaluation the images it makes of the test set, <attack>.npy, as the authors' challenges store them: grey (n, h*w)
+in [0, 1], coloured (n, h, w, c) in [0, 255].
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def load_model() -> torch.nn.Module:
 
 def expression(node: Any) -> tuple[str, set[str]]:
     """The Python that builds what a config describes, and the modules it names. Nothing but names is not quoted."""
+    if isinstance(node, list):
+        items = [expression(each) for each in node]
+        return f"[{', '.join(text for text, _ in items)}]", set().union(*(names for _, names in items))
     if not isinstance(node, dict) or "_target_" not in node:
         return repr(node), set()
     for name in (*node["_target_"].split("."), *node):
@@ -96,7 +100,7 @@ def main(cfg: DictConfig) -> None:
     settings, (split, _) = cfg.evaluation, test_images(cfg)
     attacks = {name: build(attack) for name, attack in settings.attacks.items() if attack is not None}
     for subject in subjects(cfg, cfg.models, cfg.trainings):
-        folder = subject.directory.path / "export"
+        folder = subject.directory.path / ("export" if subject.checkpoint == "last" else "export-best")
         subject.model  # noqa: B018 (loading it refuses a config that builds something else)
         stored = OmegaConf.create(subject.directory.read_config())
         network = OmegaConf.to_container(stored.dataset.network, resolve=True)

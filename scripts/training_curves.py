@@ -8,7 +8,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, report, subjects, variation
+from saddlepoint.config import alone, comparable, report, subjects
 from saddlepoint.report import figures
 from saddlepoint.results import read_csv
 
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     }
     with report(cfg) as out:
         if robust:
-            out.figure("training_loss", figures.training_loss(robust, dataset, not variation()))
+            out.figure("training_loss", figures.training_loss(robust, dataset, comparable()))
         if by_method:
             out.figure("robust_overfitting", figures.robust_overfitting(by_method, dataset))
 

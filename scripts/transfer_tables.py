@@ -15,7 +15,7 @@ from torch import nn
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, build, measurer, report, subject, subjects, test_images, variation
+from saddlepoint.config import alone, build, comparable, measurer, report, subject, subjects, test_images
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
@@ -55,7 +55,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
             title=f"transfer of {words} examples",
             sides=("target", "source"),
             notes=notes,
-            item=None if variation() else f"transfer_{attack}",
+            item=f"transfer_{attack}" if comparable() else None,
             intervals=False,
         )
     white = {
@@ -70,7 +70,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
             "Accuracy in %. FGSM, random start: one full step from a uniformly random point of the ball, projected; "
             "the paper's is R+FGSM of Tramèr et al., which splits the step."
         ],
-        item=None if variation() else "white_box",
+        item="white_box" if comparable() else None,
     )
     both: dict[tuple[str, str], list[Result]] = {}
     for training, model in kinds:
@@ -89,7 +89,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
         title="white box, and on an independent copy",
         sides=("network", "attack"),
         notes=["Accuracy in % of the network, white box, and of its independent copy on the same examples."],
-        item=None if variation() else "transfer_copy",
+        item="transfer_copy" if comparable() else None,
         intervals=False,
     )
     return made

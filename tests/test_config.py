@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from saddlepoint.config import NETWORKS, _difference, build, claim, load_network
+from saddlepoint.config import CONFIGS, NETWORKS, _difference, build, claim, comparable, load_network
 from saddlepoint.errors import InputError
 from saddlepoint.models import CNN
 from saddlepoint.threat import Threat
@@ -185,3 +187,26 @@ def test_a_damaged_config_of_a_run_is_refused(directory: RunDirectory, content: 
     directory.config.write_text(content)
     with pytest.raises(InputError, match=r"config\.yaml"):
         load_network(directory, "last", CPU)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], True),
+        (["dataset=mnist", "recipe=fast", "models=[wide]", "evaluation.examples=100"], True),
+        (["experiment=table1"], True),
+        (["experiment=mine"], False),
+        (["threat.eps=0.2"], False),
+        (["evaluation.attacks.pgd.steps=100"], False),
+        (["+report.attacks.mine=null"], False),
+    ],
+)
+def test_the_papers_numbers_stand_beside_the_papers_settings(
+    tmp_path: Path, overrides: list[str], expected: bool
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nthreat: {eps: 0.2}\n")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        found = [f"hydra.searchpath=[file://{tmp_path}]", *overrides]
+        HydraConfig.instance().set_config(compose("evaluate", found, return_hydra_config=True))
+        assert comparable() is expected

@@ -96,5 +96,7 @@ def test_the_loader_of_a_network_within_a_network() -> None:
     export = load_script("scripts/export.py")
     inner = {"_target_": "mine.nets.MyNet", "hidden": 3, "name": "a'b"}
     text, modules = export.expression({"_target_": "saddlepoint.models.Normalized", "mean": [0.5], "network": inner})
+    listed, _ = export.expression({"_target_": "mine.nets.All", "parts": [inner, 1]})
+    assert listed == """mine.nets.All(parts=[mine.nets.MyNet(hidden=3, name="a'b"), 1])"""
     assert text == """saddlepoint.models.Normalized(mean=[0.5], network=mine.nets.MyNet(hidden=3, name="a'b"))"""
     assert modules == {"saddlepoint.models", "mine.nets"}

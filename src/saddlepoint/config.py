@@ -153,6 +153,14 @@ def variation() -> str:
     return "".join("," + re.sub(r"[^\w.=-]+", "_", override) for override in telling)
 
 
+def comparable() -> bool:
+    """Whether the paper's numbers belong beside these: what trains and what attacks is as our files have it."""
+    settings = [override.lstrip("+~") for override in HydraConfig.get().overrides.task]
+    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    ours = experiment in (None, "null") or (CONFIGS / "experiment" / f"{experiment}.yaml").exists()
+    return ours and not variation() and not any(re.match(r"(evaluation|report)\.attacks\b", each) for each in settings)
+
+
 def typed() -> list[str]:
     """This command's arguments, for another one like it: --config-dir and overrides."""
     brought = [f"--config-dir={folder}" for folder in config_folders("command-line")]

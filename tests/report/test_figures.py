@@ -119,7 +119,7 @@ def test_training_loss_is_the_history() -> None:
     chart = figures.training_loss({"wide": history}, "mnist")
     found = series(chart)
     assert found[": wide"] == ([10, 20], [2.0, 0.5])
-    assert found[": paper"][1][0] == 4.8
+    assert found[": paper, wide"][1][0] == 4.8
     assert set(series(figures.training_loss({"wide": history}, "digits"))) == {": wide"}
 
 

@@ -116,6 +116,7 @@ def test_the_scripts_exist(script: str) -> None:
         ("outputs/digits/report", "dataset=digits"),
         ("outputs/mnist/report-fast", "dataset=mnist recipe=fast"),
         ("outputs/mnist/report,threat.eps=0.2", "dataset=mnist threat.eps=0.2"),
+        ("outputs/cifar10/report-fast,threat.eps=4_255", "dataset=cifar10 recipe=fast threat.eps=4/255"),
         ("outputs/reference/digits/report", "dataset=digits output_dir=outputs/reference"),
         ("made/digits/report", "dataset=digits output_dir=/elsewhere/made"),
         ("outputs/a b/report", "'dataset=a b'"),

@@ -149,21 +149,6 @@ def test_the_best_weights_are_those_of_the_state_whatever_became_of_the_file(
     assert best.read_bytes() == content
 
 
-def test_a_state_of_an_earlier_version_goes_on(make: Make, tmp_path: Path) -> None:
-    """It did not hold the best weights, which lie beside it."""
-    whole = make(tmp_path / "whole")
-    whole.fit()
-    directory = interrupted(make, 8).directory
-    state = directory.read_state()
-    assert state is not None
-    del state["best_file"]
-    directory.write_state(state)
-    interrupted(make, 7)  # which writes a state of its own
-    again = make()
-    again.fit()
-    assert left_by(again) == left_by(whole)
-
-
 def test_a_state_altered_on_the_disk_costs_time_and_nothing_else(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -192,7 +192,7 @@ def training_loss(histories: Mapping[str, History], dataset: str, compare: bool 
     ]
     paper = published(dataset, "training_loss") if compare else None
     if paper:
-        drawn.append(Series("paper", paper["steps"], paper["losses"], "#3c3c3c", "dashed"))
+        drawn.append(Series("paper, wide", paper["steps"], paper["losses"], "#3c3c3c", "dashed"))
     return Chart(
         f"{dataset}: adversarial training loss",
         [[Panel(drawn, x="step", y="loss on the adversarial examples", log_y=True)]],

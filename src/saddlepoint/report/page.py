@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,8 +66,8 @@ def render(folder: Path) -> str:
 
 
 def _settings(folder: Path) -> list[str]:
-    """What the folder's name says of the runs: report-fast,threat.eps=0.2 is recipe=fast threat.eps=0.2."""
-    recipe, *overrides = folder.name.removeprefix("report").split(",")
+    """What the folder's name says of the runs: report-fast,threat.eps=8_255 is recipe=fast threat.eps=8/255."""
+    recipe, *overrides = re.sub(r"(\d)_(\d)", r"\1/\2", folder.name.removeprefix("report")).split(",")
     return [f"dataset={folder.parent.name}", *([f"recipe={recipe[1:]}"] if recipe else []), *overrides]
 
 
