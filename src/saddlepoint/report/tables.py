@@ -77,37 +77,24 @@ def accuracy_table(
 
 def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
     """What the text after Figure 2 says of the maxima around one example: their distances and angles."""
-    records = [
-        {
-            "dataset": dataset,
-            "training": result["run"]["training"],
-            "model": result["run"]["model"],
-            "image": result["key"]["image"],
-            "starts": result["key"]["starts"],
-            "loss_median": result["loss_median"],
-            **result["geometry"],
-            **_origin([result]),
-        }
-        for result in results
-    ]
-    rows = [
-        [
-            f"{NAMES.get(record['training'], record['training'])} {record['model']}, image {record['image']}",
-            f"{record['loss_median']:.3g}",
-            f"{record['distance_mean']:.2f} ± {record['distance_sd']:.2f}",
-            f"{record['random_distance']:.2f}",
-            f"{record['angle_mean']:.0f} ± {record['angle_sd']:.0f}",
+    lines = []
+    for result in results:
+        around = {"image": result["key"]["image"], "starts": result["key"]["starts"]}
+        found = result["geometry"]
+        cells = [
+            f"{_network(result)}, image {around['image']}",
+            f"{result['loss_median']:.3g}",
+            f"{found['distance_mean']:.2f} ± {found['distance_sd']:.2f}",
+            f"{found['random_distance']:.2f}",
+            f"{found['angle_mean']:.0f} ± {found['angle_sd']:.0f}",
         ]
-        for record in records
-    ]
+        lines.append((cells, _record(result, dataset, **around, loss_median=result["loss_median"], **found)))
     header = ["Network", "Median loss", "Distance between maxima", "Between random points", "Angle (degrees)"]
     notes = [
         "Euclidean distances on images in [0, 1], mean ± standard deviation over pairs of end points of PGD.",
         'Paper: distances "close to the expected distance between two random points", angles "close to 90°".',
     ]
-    return Table(
-        f"{dataset}: the maxima that PGD finds", header, rows, records, notes, [(row, 0) for row in range(len(rows))]
-    )
+    return _by_line(f"{dataset}: the maxima that PGD finds", header, lines, notes)
 
 
 def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:
@@ -314,46 +301,42 @@ def segments_table(results: Sequence[Result], *, dataset: str) -> Table:
         "Negative cosines",
     ]
     names = ("ends", "middle", "random", "highest_at_an_end", "cosine", "negative_cosines")
-    records = [_record(result, names, dataset) for result in results]
-    rows = [
-        [
-            f"{NAMES.get(record['training'], record['training'])} {record['model']}",
-            *(f"{record[name]:.3g}" for name in names[:3]),
-            f"{100 * record['highest_at_an_end']:.0f}%",
-            f"{record['cosine']:.3f}",
-            f"{100 * record['negative_cosines']:.0f}%",
+    lines = []
+    for result in results:
+        cells = [
+            _network(result),
+            *(f"{result[name]:.3g}" for name in names[:3]),
+            f"{100 * result['highest_at_an_end']:.0f}%",
+            f"{result['cosine']:.3f}",
+            f"{100 * result['negative_cosines']:.0f}%",
         ]
-        for record in records
-    ]
+        lines.append((cells, _record(result, dataset, **{name: result[name] for name in names})))
     notes = [
         "Means over pairs of maxima around a few test images. The paper: along the segment between two maxima the loss "
         "is highest at the ends and lower by a constant factor in the middle, still far above that of a random point; "
         "some adversarial perturbations have a negative inner product with the gradient."
     ]
-    return Table(f"{dataset}: between the maxima", header, rows, records, notes, [(row, 0) for row in range(len(rows))])
+    return _by_line(f"{dataset}: between the maxima", header, lines, notes)
 
 
 def filters_table(results: Sequence[Result], *, dataset: str) -> Table:
     """ICLR Figures 9 and 10 in numbers: a row for each network."""
     names = ("filters", "alive", "single_weight", "bias_low", "bias_high")
-    records = [_record(result, names, dataset) for result in results]
-    rows = [
-        [
-            f"{NAMES.get(record['training'], record['training'])} {record['model']}",
-            f"{record['alive']} of {record['filters']}",
-            f"{record['single_weight']} of {record['alive']}",
-            f"{record['bias_low']:.3f} to {record['bias_high']:.3f}",
+    lines = []
+    for result in results:
+        cells = [
+            _network(result),
+            f"{result['alive']} of {result['filters']}",
+            f"{result['single_weight']} of {result['alive']}",
+            f"{result['bias_low']:.3f} to {result['bias_high']:.3f}",
         ]
-        for record in records
-    ]
+        lines.append((cells, _record(result, dataset, **{name: result[name] for name in names})))
     header = ["Network", "Filters alive", "Of these, one weight has 90%", "Biases of the output layer"]
     notes = [
         "First convolution: a filter is alive if its response to test images varies by more than 1% of the most "
         "varying one's. The paper, on MNIST: 3 of 32 filters of the robust networks are used, each with one weight."
     ]
-    return Table(
-        f"{dataset}: the first and the last layer", header, rows, records, notes, [(r, 0) for r in range(len(rows))]
-    )
+    return _by_line(f"{dataset}: the first and the last layer", header, lines, notes)
 
 
 def diagnostics_table(found: Mapping[str, Sequence[Mapping[str, Any]]], *, dataset: str, notes: Sequence[str]) -> Table:
@@ -371,10 +354,23 @@ def diagnostics_table(found: Mapping[str, Sequence[Mapping[str, Any]]], *, datas
     )
 
 
-def _record(result: Result, names: Sequence[str], dataset: str) -> dict[str, Any]:
-    """These numbers of one network's result."""
+Line = tuple[list[str], dict[str, Any]]  # a row's cells, and the record behind its first
+
+
+def _by_line(title: str, header: list[str], lines: Sequence[Line], notes: list[str]) -> Table:
+    rows, records = [cells for cells, _ in lines], [record for _, record in lines]
+    return Table(title, header, rows, records, notes, [(row, 0) for row in range(len(rows))])
+
+
+def _network(result: Result) -> str:
+    training, model = result["run"]["training"], result["run"]["model"]
+    return f"{NAMES.get(training, training)} {model}"
+
+
+def _record(result: Result, dataset: str, **numbers: Any) -> dict[str, Any]:
+    """These numbers of one network."""
     run = {"dataset": dataset, "training": result["run"]["training"], "model": result["run"]["model"]}
-    return {**run, **{name: result[name] for name in names}, **_origin([result])}
+    return {**run, **numbers, **_origin([result])}
 
 
 def _threat(results: Sequence[Result]) -> str:
