@@ -9,6 +9,7 @@ import ctypes
 import os
 import platform
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -223,6 +224,12 @@ class Runtime:
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Forward passes inside run in `dtype`; weights, images and steps stay float32."""
         return torch.autocast(self.torch_device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def peak_memory(self) -> int:
+        """The most memory this process has held so far, in MiB: the GPU's, or main memory on a CPU."""
+        if self.torch_device.type == "cuda":
+            return torch.cuda.max_memory_reserved(self.torch_device) // 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
 
     def describe(self) -> str:
         """The device in words."""

@@ -420,6 +420,7 @@ def test_the_summary_says_what_was_done(make: Make) -> None:
     assert (summary["steps"], summary["batch_size"], summary["precision"]) == (20, 8, "float32")
     assert summary["train_loss"] == trainer.rows[-1]["train_loss"]
     assert summary["images_per_second"] == pytest.approx(20 * 8 / trainer.seconds, abs=0.06)
+    assert 50 < summary["peak_memory_mib"] < 100_000
     assert summary["device"].startswith("CPU, 1 threads")
     assert sorted(path.name for path in trainer.directory.path.iterdir()) == [
         "best.safetensors",

@@ -291,6 +291,7 @@ class Trainer:
             "processes": self.processes.count,
             "seconds": round(self.seconds, 1),
             "images_per_second": round(self.images_per_second, 1),
+            "peak_memory_mib": self.runtime.peak_memory(),
             "train_loss": self.rows[-1]["train_loss"],
             "best_step": max(self.rows, key=lambda row: row[self.monitor.chosen])["step"],
         }
