@@ -138,11 +138,13 @@ class Unfinished:
         found = [read_json(file) for file in self._files()]
         return {name: part for each in found if each.get("key") == self.key for name, part in each["parts"].items()}
 
-    def keep(self, parts: Mapping[str, Any]) -> None:
-        """Write them, if the last time is long enough ago."""
-        if time.monotonic() - self.saved >= self.seconds:
-            write_json(self.own, {"key": self.key, "parts": parts})
-            self.saved = time.monotonic()
+    def keep(self, parts: Mapping[str, Any]) -> bool:
+        """Write them, if the last time is long enough ago. Returns whether it was."""
+        if time.monotonic() - self.saved < self.seconds:
+            return False
+        write_json(self.own, {"key": self.key, "parts": parts})
+        self.saved = time.monotonic()
+        return True
 
     def clear(self) -> None:
         for file in self._files():

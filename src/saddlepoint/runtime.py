@@ -238,6 +238,13 @@ class Runtime:
         return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
+def duration(seconds: float) -> str:
+    """In words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def visible_gpus() -> list[str]:
     """The GPUs this process may use, each as CUDA_VISIBLE_DEVICES would name it alone."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

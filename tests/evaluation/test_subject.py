@@ -95,13 +95,16 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> PGD:
 
 
 def test_an_interrupted_measurement_goes_on_with_the_batches_that_are_missing(
-    make: Make, data: Data, network: CNN, interrupted: PGD
+    make: Make, data: Data, network: CNN, interrupted: PGD, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     with pytest.raises(KeyboardInterrupt):
         accuracy(make(), data, interrupted)
+    assert [message[:17] for message in caplog.messages[1:]] == ["1 of 3 batches, 0", "2 of 3 batches, 0"]
     results = make().directory.path / "results"
     assert [path.name for path in results.iterdir()] == ["last-pgd.unfinished-0.json"]
     result = accuracy(make(), data, interrupted)
+    assert caplog.messages[-1] == "going on after 2 of 3 batches"
     assert Interrupted.calls == 3 + 1  # of three batches two were done
     outcome = evaluate(network, data.test, ATTACK, batch_size=8)
     assert unpack(result["correct"], 20).tolist() == outcome.correct.tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,9 @@ from saddlepoint.attacks import Attack, undisturbed
 from saddlepoint.data import Split
 from saddlepoint.losses import CrossEntropy
 from saddlepoint.results import Unfinished, pack, unpack
-from saddlepoint.runtime import Processes, generator
+from saddlepoint.runtime import Processes, duration, generator
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,15 @@ def evaluate(
     """
     share, rank = (processes.count, processes.rank) if processes else (1, 0)
     parts = unfinished.read() if unfinished else {}  # by the batch's first example: who is right, the sum of losses
-    total = -(-len(split) // batch_size)
+    starts = range(0, len(split), batch_size)
+    own = [start for start in starts[rank::share] if str(start) not in parts]
+    if parts and rank == 0:
+        log.info("going on after %d of %d batches", len(parts), len(starts))
+    begun, done = time.monotonic(), 0
     for start, x, y in tqdm(
-        split.batches(batch_size), progress, total, disable=None if progress else True, leave=False
+        split.batches(batch_size), progress, len(starts), disable=None if progress else True, leave=False
     ):
-        if start // batch_size % share != rank or str(start) in parts:
+        if start not in own:
             continue
         x_adv = x
         if attack is not None:
@@ -66,11 +74,12 @@ def evaluate(
             logits = model(x_adv).float()
         loss = CrossEntropy()(logits, y).double().sum().item()
         parts[str(start)] = {"correct": pack((logits.argmax(1) == y).cpu().numpy()), "loss": loss}
-        if unfinished:
-            unfinished.keep(parts)
+        done += 1
+        if unfinished and unfinished.keep(parts) and rank == 0 and done < len(own):
+            left = (len(own) - done) * (time.monotonic() - begun) / done
+            log.info("%d of %d batches, %s left", len(parts), len(starts), duration(left))
     if processes:
         parts = {start: part for found in processes.gather(parts) for start, part in found.items()}
-    starts = range(0, len(split), batch_size)
     counts = [min(batch_size, len(split) - start) for start in starts]
     correct = [unpack(parts[str(start)]["correct"], count) for start, count in zip(starts, counts, strict=True)]
     return Outcome(np.concatenate(correct), sum(parts[str(start)]["loss"] for start in starts) / len(split))

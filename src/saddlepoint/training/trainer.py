@@ -18,7 +18,7 @@ from tqdm import tqdm
 from saddlepoint.data import Batches, CropFlip, Data
 from saddlepoint.errors import InputError, Stopped, whole
 from saddlepoint.results import sha256, write_atomically
-from saddlepoint.runtime import Runtime, generator, noted_signals
+from saddlepoint.runtime import Runtime, duration, generator, noted_signals
 from saddlepoint.threat import parse_number
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
@@ -126,7 +126,7 @@ class Trainer:
                 if self.step % self.interval == 0 or self.step == self.steps:
                     self._record()
                     left = (self.steps - self.step) * (time.monotonic() - resumed) / (self.step - first)
-                    log.info("%s  %s left", _in_words(self.rows[-1], self.steps), _duration(left))
+                    log.info("%s  %s left", _in_words(self.rows[-1], self.steps), duration(left))
                 elif not stop and (self.processes.count > 1 or now - saved < SECONDS_BETWEEN_STATES):
                     continue  # several processes save together, and their clocks differ
                 self._save()
@@ -321,9 +321,3 @@ def _in_words(row: dict[str, Any], steps: int) -> str:
         f"step {row['step']}/{steps}  loss {row['train_loss']:.3f}  "
         f"held-out natural {row['held_out_natural']:.1%} robust {row['held_out_robust']:.1%}"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
