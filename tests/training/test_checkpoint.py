@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from torch import nn
 
 from saddlepoint.errors import InputError
 from saddlepoint.models import CNN
-from saddlepoint.training.checkpoint import RunDirectory, read_weights, write_weights
+from saddlepoint.training.checkpoint import SEAL, RunDirectory, read_weights, write_weights
 
 CPU = torch.device("cpu")
 
@@ -208,6 +209,11 @@ def test_a_state_with_any_other_damage_is_refused(directory: RunDirectory, conte
         directory.read_state()
 
 
+def sealed(content: bytes) -> bytes:
+    """As a stranger would, who wants it to be read."""
+    return SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
 class Payload:
     def __init__(self, command: str) -> None:
         self.command = command
@@ -221,14 +227,15 @@ class Payload:
 def test_a_payload_in_a_state_is_refused_and_not_run(directory: RunDirectory, tmp_path: Path, zipped: bool) -> None:
     payload = Payload(f"touch {tmp_path / 'ran'}")
     directory.path.mkdir(parents=True)
+    content = io.BytesIO(pickle.dumps({"model": payload}))
     if zipped:
-        torch.save({"model": payload}, directory.state)
-    else:
-        directory.state.write_bytes(pickle.dumps({"model": payload}))
+        torch.save({"model": payload}, content)
+    directory.state.write_bytes(sealed(content.getvalue()))
     with pytest.raises(InputError, match="is damaged"):
         directory.read_state()
     assert not (tmp_path / "ran").exists()
-    torch.load(directory.state, weights_only=False) if zipped else pickle.loads(directory.state.read_bytes())
+    content.seek(0)
+    torch.load(content, weights_only=False) if zipped else pickle.load(content)
     assert (tmp_path / "ran").exists()  # the payload would have worked
 
 
@@ -258,7 +265,7 @@ def test_a_state_that_claims_to_be_a_giant_is_refused(directory: RunDirectory) -
             data = small.read(name)
             # In the pickle: K\n is the number 10, \x8a\x05 ... one of five bytes, 10^11.
             large.writestr(name, data.replace(b"K\n", b"\x8a\x05" + (10**11).to_bytes(5, "little")))
-    directory.state.write_bytes(giant.getvalue())
+    directory.state.write_bytes(sealed(giant.getvalue()))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError, match="is damaged"):
         directory.read_state()
