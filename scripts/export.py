@@ -81,6 +81,8 @@ def adversarial(
     stored, natural, correct = [], [], 0
     for start, x, y in split.batches(batch_size):
         x_adv = attack(model, x, y, generator(seed, f"evaluation/{start}", x.device))
+        if not attack.threat.contains(x_adv, x).all():
+            raise RuntimeError(f"{attack} made examples outside its threat model; nothing was written")
         with undisturbed(model), torch.no_grad():
             correct += int((model(x_adv).argmax(1) == y).sum())
         stored.append(challenge_layout(x_adv))
@@ -97,7 +99,8 @@ def save_array(path: Path, array: np.ndarray) -> None:
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     alone(cfg)
-    settings, (split, _) = cfg.evaluation, test_images(cfg)
+    settings, (split, total) = cfg.evaluation, test_images(cfg)
+    part = "" if len(split) == total else f"-first{len(split)}"
     attacks = {name: build(attack) for name, attack in settings.attacks.items() if attack is not None}
     for subject in subjects(cfg, cfg.models, cfg.trainings):
         folder = subject.directory.path / ("export" if subject.checkpoint == "last" else "export-best")
@@ -121,8 +124,9 @@ def main(cfg: DictConfig) -> None:
             made, natural, accuracy = adversarial(subject.model, split, attack, settings.batch_size, settings.seed)
             if attack.threat.norm == "linf":
                 check(made, natural, attack.threat.eps)
-            save_array(folder / f"{name}.npy", made)
-            log.info("wrote %s: %.1f%% of %d classified", folder / f"{name}.npy", 100 * accuracy, len(split))
+            path = folder / f"{name}{part}.npy"
+            save_array(path, made)
+            log.info("wrote %s: %.1f%% of %d classified", path, 100 * accuracy, len(split))
     log.info("attack it with others' tools: sys.path.insert(0, folder); from load import load_model")
 
 

@@ -199,6 +199,8 @@ def test_a_damaged_config_of_a_run_is_refused(directory: RunDirectory, content: 
         (["threat.eps=0.2"], False),
         (["evaluation.attacks.pgd.steps=100"], False),
         (["+report.attacks.mine=null"], False),
+        (["report.sources.A_prime.seed=3"], False),
+        (["report.epsilon.steps=10"], False),
     ],
 )
 def test_the_papers_numbers_stand_beside_the_papers_settings(

@@ -8,7 +8,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from command_line import load_script
+from hydra import compose, initialize_config_dir
 
+from saddlepoint.config import CONFIGS
 from saddlepoint.errors import InputError
 from saddlepoint.runtime import visible_gpus
 
@@ -51,6 +53,16 @@ class Pretended:
 @pytest.fixture(autouse=True)
 def _history() -> None:
     Pretended.running, Pretended.history = [], []
+
+
+def test_one_model_chosen_is_the_only_one_trained(reproduce: ModuleType) -> None:
+    def planned(*overrides: str) -> set[str]:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return {model for model, _, _ in reproduce.networks(compose("evaluate", list(overrides)))}
+
+    assert planned("dataset=cifar10", "models=[simple]") == {"simple"}
+    assert planned("dataset=cifar10") == {"simple", "wide"}
+    assert planned("dataset=mnist", "models=[simple,capacity2]") == {"simple", "capacity2", "architecture_b"}
 
 
 def test_each_gpu_gets_one_training(reproduce: ModuleType) -> None:

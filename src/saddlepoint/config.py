@@ -28,6 +28,8 @@ from saddlepoint.training.checkpoint import RunDirectory, read_weights
 
 log = logging.getLogger(__name__)
 
+OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 # Networks of this package, which draw their weights from a generator.
@@ -38,7 +40,7 @@ NETWORKS = (*OURS, "saddlepoint.models.Normalized")
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime", "weights")
 # Settings of the scripts that no training knows.
 SCRIPTS_OWN = ("models", "trainings", "seeds", "jobs", "extras", "evaluation", "landscape", "report")
-# Choices that a run directory's name shows already; an experiment is a set of them.
+# Choices that a run directory's name shows already; an experiment of ours is a set of them.
 DATA = ("dataset.name", "dataset.data.path", "dataset.channels", "dataset.classes")  # of one's own
 NAMED = ("dataset", *DATA, "model", "training", "recipe", "seed", "experiment")
 
@@ -155,10 +157,16 @@ def variation() -> str:
 
 def comparable() -> bool:
     """Whether the paper's numbers belong beside these: what trains and what attacks is as our files have it."""
+    changed = r"(evaluation|report)\.attacks\b|report\.(sources|epsilon)\b"
     settings = [override.lstrip("+~") for override in HydraConfig.get().overrides.task]
-    experiment = HydraConfig.get().runtime.choices.get("experiment")
-    ours = experiment in (None, "null") or (CONFIGS / "experiment" / f"{experiment}.yaml").exists()
-    return ours and not variation() and not any(re.match(r"(evaluation|report)\.attacks\b", each) for each in settings)
+    shipped = all(map(_shipped, ("experiment", "evaluation", "report")))
+    return shipped and not variation() and not any(re.match(changed, each) for each in settings)
+
+
+def _shipped(group: str) -> bool:
+    """Whether what was chosen of a group is in our files, if anything was."""
+    choice = HydraConfig.get().runtime.choices.get(group)
+    return choice in (None, "null") or (CONFIGS / group / f"{choice}.yaml").exists()
 
 
 def typed() -> list[str]:
@@ -189,6 +197,8 @@ def report(cfg: DictConfig) -> Report:
 
 
 def _says_nothing(key: str) -> bool:
+    if key == "experiment" and not _shipped(key):  # nobody knows what it changes
+        return False
     return key in NAMED or key.split(".")[0] in (*ELSEWHERE, *SCRIPTS_OWN)
 
 

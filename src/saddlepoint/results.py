@@ -123,27 +123,34 @@ class Unfinished:
         key: of the result; parts of another measurement are ignored.
     """
 
-    seconds = 60  # between two writes, so that short measurements make no file
+    interval = 60  # seconds between two writes, so that short measurements make no file
 
     def __init__(self, path: Path, key: Mapping[str, Any], rank: int = 0) -> None:
         self.path, self.key = path, json.loads(json.dumps(key))
         self.own = path.with_name(f"{path.stem}.unfinished-{rank}.json")
-        self.saved = time.monotonic()
+        self.begun = self.saved = time.monotonic()
+        self.earlier = 0.0  # seconds
 
     def _files(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{self.path.stem}.unfinished-*.json"))
 
     def read(self) -> dict[str, Any]:
-        """All parts that any process kept, by name."""
-        found = [read_json(file) for file in self._files()]
-        return {name: part for each in found if each.get("key") == self.key for name, part in each["parts"].items()}
+        """All parts that any process kept, by name. A damaged file costs its parts, and nothing else."""
+        found = []
+        for file in self._files():
+            with contextlib.suppress(InputError):
+                found.append(read_json(file))
+        found = [each for each in found if each.get("key") == self.key]
+        self.earlier = max((each["seconds"] for each in found), default=0.0)
+        return {name: part for each in found for name, part in each["parts"].items()}
 
     def keep(self, parts: Mapping[str, Any]) -> bool:
         """Write them, if the last time is long enough ago. Returns whether it was."""
-        if time.monotonic() - self.saved < self.seconds:
+        now = time.monotonic()
+        if now - self.saved < self.interval:
             return False
-        write_json(self.own, {"key": self.key, "parts": parts})
-        self.saved = time.monotonic()
+        write_json(self.own, {"key": self.key, "seconds": self.earlier + now - self.begun, "parts": parts})
+        self.saved = now
         return True
 
     def clear(self) -> None:

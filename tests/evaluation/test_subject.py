@@ -88,7 +88,7 @@ class Interrupted(PGD):
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> PGD:
-    monkeypatch.setattr(Unfinished, "seconds", 0)
+    monkeypatch.setattr(Unfinished, "interval", 0)
     monkeypatch.setattr(Interrupted, "calls", 0)
     monkeypatch.setattr(Interrupted, "last", 3)
     return Interrupted(ATTACK.threat, ATTACK.steps)
@@ -117,6 +117,26 @@ def test_what_was_done_of_another_measurement_is_not_taken(make: Make, data: Dat
         accuracy(make(), data, interrupted)
     assert accuracy(make(), data, interrupted, seed=1)["key"]["seed"] == 1
     assert Interrupted.calls == 3 + 3
+
+
+def test_what_was_done_and_damaged_is_done_again(make: Make, data: Data, interrupted: PGD) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        accuracy(make(), data, interrupted)
+    (kept,) = (make().directory.path / "results").iterdir()
+    kept.write_text(kept.read_text()[:50])
+    accuracy(make(), data, interrupted)
+    assert Interrupted.calls == 3 + 3
+    assert not kept.exists()
+
+
+def test_the_time_of_an_interrupted_measurement_counts(make: Make, data: Data, interrupted: PGD) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        accuracy(make(), data, interrupted)
+    (kept,) = (make().directory.path / "results").iterdir()
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "seconds": 1000.0}))
+    result = accuracy(make(), data, interrupted)
+    assert 1000 <= result["seconds"] < 1100
+    assert "earlier_seconds" not in result
 
 
 def test_a_short_measurement_leaves_no_file_on_its_way(make: Make, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def evaluate(
         done += 1
         if unfinished and unfinished.keep(parts) and rank == 0 and done < len(own):
             left = (len(own) - done) * (time.monotonic() - begun) / done
-            log.info("%d of %d batches, %s left", len(parts), len(starts), duration(left))
+            log.info("%d of %d batches, %s left", done, len(own), duration(left))
     if processes:
         parts = {start: part for found in processes.gather(parts) for start, part in found.items()}
     counts = [min(batch_size, len(split) - start) for start in starts]

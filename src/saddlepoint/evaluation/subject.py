@@ -98,9 +98,10 @@ class Subject:
             log.info("measuring %s of %s", name, self.label)
             started = time.monotonic()
             result = compute()
+            earlier = result.pop("earlier_seconds", 0)
             return {
                 **result,
-                "seconds": round(time.monotonic() - started, 2),
+                "seconds": round(earlier + time.monotonic() - started, 2),
                 "run": {key: self.training[key] for key in RUN_KEYS},
                 "train_loss": self.training["train_loss"],
                 "command": self.command,
@@ -172,6 +173,7 @@ class Subject:
                 "interval": [low, high],
                 "correct": pack(outcome.correct),
                 "loss": outcome.loss,
+                "earlier_seconds": unfinished.earlier,
             }
 
         key: dict[str, Any] = {

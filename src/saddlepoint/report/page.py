@@ -67,7 +67,8 @@ def render(folder: Path) -> str:
 
 def _settings(folder: Path) -> list[str]:
     """What the folder's name says of the runs: report-fast,threat.eps=8_255 is recipe=fast threat.eps=8/255."""
-    recipe, *overrides = re.sub(r"(\d)_(\d)", r"\1/\2", folder.name.removeprefix("report")).split(",")
+    recipe, *overrides = folder.name.removeprefix("report").split(",")
+    overrides = [re.sub(r"=(\d+)_(\d+)$", r"=\1/\2", each) for each in overrides]
     return [f"dataset={folder.parent.name}", *([f"recipe={recipe[1:]}"] if recipe else []), *overrides]
 
 
