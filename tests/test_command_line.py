@@ -108,6 +108,8 @@ TABLE, HISTOGRAMS, REPRODUCE = (f"scripts/{name}.py" for name in ("accuracy_tabl
 BAD_SCRIPT_INPUT = [
     (TABLE, "models=wide", "models=wide; expected a list such as [wide]"),
     (TABLE, "trainings=pgd", "trainings=pgd; expected a list such as [pgd]"),
+    (TABLE, "models=[widee]", "models=[widee]: unknown model 'widee'; choose from architecture_b, capacity2,"),
+    (REPRODUCE, "trainings=[pdg]", "trainings=[pdg]: unknown training 'pdg'; choose from fgsm, fgsm_rs, pgd,"),
     (TABLE, "seeds=0", "seeds=0; expected a whole number of at least 1"),
     (TABLE, "seeds=abc", "seeds=abc; expected a whole number of at least 1"),
     (TABLE, "evaluation=blackbox", "unknown evaluation 'blackbox'"),

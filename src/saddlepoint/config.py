@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import re
 import shlex
@@ -280,9 +281,14 @@ def refuse_choices(cfg: DictConfig) -> None:
     for override in HydraConfig.get().overrides.task:
         if override.split("=")[0] in ("model", "training", "seed"):
             raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
-    for name in ("models", "trainings"):
+    for name, group, runs in (("models", "model", "{}-*"), ("trainings", "training", "*-{}*")):
         if isinstance(cfg[name], str):
             raise InputError(f"{name}={cfg[name]}; expected a list such as [{cfg[name]}]")
+        known = sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})
+        found = [path.name for path in (Path(cfg.output_dir) / cfg.dataset.name).glob("*")]
+        for each in map(str, cfg[name]):  # a file may give it another name, as only its runs can tell
+            if each not in known and not fnmatch.filter(found, runs.format(each)):
+                raise InputError(f"{name}=[{each}]: unknown {group} {each!r}; choose from {', '.join(known)}")
     if cfg.evaluation.checkpoint != "last" and HydraConfig.get().job.name not in ("accuracy_table", "export"):
         raise InputError(
             f"evaluation.checkpoint={cfg.evaluation.checkpoint} is for accuracy_table.py and export.py; "
