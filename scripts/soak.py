@@ -37,7 +37,7 @@ from saddlepoint.data import load
 from saddlepoint.losses import CrossEntropy, Loss, Margin
 from saddlepoint.models import CNN
 from saddlepoint.report.table import Table
-from saddlepoint.results import read_json, write_json
+from saddlepoint.results import Unfinished, read_json, write_json
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
 from saddlepoint.threat import Threat
 
@@ -68,8 +68,10 @@ def run(folder: Path, precision: str, deadly: dict[str, int]) -> None:
     tqdm.set_lock(threading.RLock())  # a killed process would leave the default one behind
     for name, number in deadly.items():
         _kill_at(name, number)
+    Unfinished.interval = 0  # also its files are killed in the middle
     settings = [*RUN, f"runtime.precision={precision}", f"output_dir={folder}"]
-    for command in (["train.py"], ["scripts/accuracy_table.py", "models=[simple]", "trainings=[pgd]"]):
+    measure = ["scripts/accuracy_table.py", "models=[simple]", "trainings=[pgd]", "evaluation.batch_size=100"]
+    for command in (["train.py"], measure):
         sys.argv = [*command, *settings]
         runpy.run_path(command[0], run_name="__main__")
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from command_line import load_script
+from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 
 from saddlepoint.config import CONFIGS
@@ -116,3 +120,39 @@ def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, environment: str | None, 
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     assert visible_gpus() == names
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    """As a power cut would, once while it trains and once while it measures."""
+    small = ["recipe.steps=100", "recipe.evaluations=10", "recipe.monitor.steps=2", "recipe.monitor.examples=20"]
+    starts = ["landscape.examples=2", "landscape.starts=2", "landscape.histogram_starts=20", "landscape.attack.steps=5"]
+    chosen = ["models=[simple]", "trainings=[pgd]", "extras=false", "runtime.threads=1"]
+
+    def begin(folder: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "scripts/reproduce.py", *chosen, *small, *starts, f"output_dir={folder}"]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def killed_when(folder: Path, found: str) -> None:
+        process = begin(folder)
+        while process.poll() is None and not list(folder.rglob(found)):
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
+    killed_when(tmp_path / "killed", "history.csv")
+    assert not list((tmp_path / "killed").rglob("training.json"))
+    killed_when(tmp_path / "killed", "last-trajectories.npz")
+    assert not list((tmp_path / "killed").rglob("index.html"))
+    for folder in (tmp_path / "killed", tmp_path / "whole"):
+        process = begin(folder)
+        _, err = process.communicate()
+        assert process.returncode == 0, err.decode()
+    killed, whole = (load_script("scripts/soak.py").left_by(tmp_path / name) for name in ("killed", "whole"))
+    kept = (".safetensors", "history.csv", ".npz", ".md")
+    compared = [name for name in whole if name.endswith(kept) or "/results/" in name]
+    assert {"last.safetensors", "history.csv", "last-maxima-1.npz", "last-pgd.json", "accuracy.md"} <= {
+        Path(name).name for name in compared
+    }
+    for name in compared:
+        assert killed[name] == whole[name], name
