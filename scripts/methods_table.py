@@ -25,10 +25,9 @@ def main(cfg: DictConfig) -> None:
         for checkpoint in ("last", "best")
         for attack in settings.attacks
     }
-    notes = [
-        "Accuracy in % of the checkpoint after the last step and of the one that did best on held-out images. Static: "
-        "the training set replaced once by adversarial examples of a naturally trained network."
-    ]
+    notes = ["Accuracy in % of the checkpoint after the last step and of the one that did best on held-out images."]
+    if "static" in settings.trainings:
+        notes[0] += " Static: the training set replaced once by adversarial examples of a naturally trained network."
     table = grid_table(
         cells,
         dataset=cfg.dataset.name,

@@ -187,9 +187,17 @@ def adversaries_table(
     notes = [
         "Source: A the network itself (white box), A' an independently trained copy, A_nat a naturally trained copy, "
         f"B another architecture. {_spread(records)}",
-        "The paper does not say: the step size of its 100-step rows (here as in the others), CW's kappa (0; CW+: 50), "
-        "what Targeted aims at (the likeliest wrong class), how B was trained (naturally).",
     ]
+    shown = {name for name, _, _ in rows} | {source for _, source, _ in rows}
+    unsaid = {
+        "pgd_100": "the step size of its 100-step rows (here as in the others)",
+        "cw": "CW's kappa (0; CW+: 50)",
+        "cw_30": "CW's kappa (0)",
+        "targeted": "what Targeted aims at (the likeliest wrong class)",
+        "B": "how B was trained (naturally)",
+    }
+    said = [words for name, words in unsaid.items() if name in shown]
+    notes += [f"The paper does not say: {', '.join(said)}."] if said else []
     notes += _said_once(results)
     if paper:
         notes.append(f"Paper: {paper['source']}." + (f" Released model: {paper['released_source']}." if others else ""))
