@@ -217,7 +217,7 @@ def _details(record: Content, command: str) -> list[Content]:
 
 
 def _headline(folder: Path, accuracy: Content) -> Content | None:
-    """Of the accuracy table: the wide networks trained adversarially and naturally, ours beside the paper's."""
+    """Of the accuracy table: the widest networks trained adversarially and naturally, ours beside the paper's."""
     table = next((part for part in accuracy["parts"] if part["kind"] == "table"), None)
     if table is None:
         return None
