@@ -57,8 +57,9 @@ def test_only_tracking_imports_wandb() -> None:
     assert users("wandb") == {"saddlepoint.tracking"}
 
 
-def test_only_config_and_cli_import_hydra() -> None:
-    assert users("hydra", "omegaconf") == {"saddlepoint.config", "saddlepoint.cli"}
+def test_few_know_hydra() -> None:
+    assert users("hydra") == {"saddlepoint.config", "saddlepoint.cli"}
+    assert users("omegaconf") == {"saddlepoint.config", "saddlepoint.cli", "saddlepoint.jobs"}
 
 
 def test_only_runtime_imports_torch_distributed() -> None:

@@ -1,4 +1,4 @@
-"""How reproduce.py spreads its trainings, with processes and GPUs that only pretend."""
+"""What reproduce.py plans, and that it survives being killed."""
 
 from __future__ import annotations
 
@@ -7,59 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
-import pytest
-import torch
 from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 
 from saddlepoint.config import CONFIGS
-from saddlepoint.errors import InputError
-from saddlepoint.runtime import visible_gpus
 
 
-@pytest.fixture
-def reproduce(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    script = load_script("scripts/reproduce.py")
-    monkeypatch.setattr(script.time, "sleep", lambda seconds: None)
-    return script
+def test_one_model_chosen_is_the_only_one_trained() -> None:
+    reproduce = load_script("scripts/reproduce.py")
 
-
-class Pretended:
-    """A training that ends after `turns` looks at it."""
-
-    running: list[Pretended]
-    ready = True
-    history: list[tuple[str, str | None, int]]
-
-    def __init__(self, name: str, turns: int, fails: bool = False) -> None:
-        self.directory = SimpleNamespace(path=Path(name), finished=False)
-        self.turns, self.cost, self.done, self.fails = turns, turns, 0.0, fails
-        self.gpu: str | None = None
-        self.process = SimpleNamespace(terminate=lambda: self.history.append((f"{name} stopped", None, 0)), wait=int)
-
-    def start(self, threads: int | None, gpu: str | None) -> None:
-        self.gpu = gpu
-        self.running.append(self)
-        sharing = sum(other.gpu == gpu for other in self.running)
-        self.history.append((str(self.directory.path), gpu, sharing))
-
-    def ended(self) -> bool:
-        self.turns -= 1
-        if self.fails and self.turns == 0:
-            raise InputError(f"{self.directory.path} failed")
-        if self.turns == 0:
-            self.running.remove(self)
-        return self.turns == 0
-
-
-@pytest.fixture(autouse=True)
-def _history() -> None:
-    Pretended.running, Pretended.history = [], []
-
-
-def test_one_model_chosen_is_the_only_one_trained(reproduce: ModuleType) -> None:
     def planned(*overrides: str) -> set[str]:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return {model for model, _, _ in reproduce.networks(compose("evaluate", list(overrides)))}
@@ -67,59 +24,6 @@ def test_one_model_chosen_is_the_only_one_trained(reproduce: ModuleType) -> None
     assert planned("dataset=cifar10", "models=[simple]") == {"simple"}
     assert planned("dataset=cifar10") == {"simple", "wide"}
     assert planned("dataset=mnist", "models=[simple,capacity2]") == {"simple", "capacity2", "architecture_b"}
-
-
-def test_each_gpu_gets_one_training(reproduce: ModuleType) -> None:
-    plan = [Pretended(f"run{turns}", turns) for turns in (5, 4, 3, 2, 1, 1)]
-    reproduce.train(plan, 3, None, ["0", "1", "7"])
-    assert [gpu for _, gpu, _ in Pretended.history[:3]] == ["0", "1", "7"]  # the longest first, one each
-    assert {sharing for _, _, sharing in Pretended.history} == {1}
-    assert len(Pretended.history) == 6
-    assert Pretended.history[3][1] == "7"  # the first that is free again
-
-
-def test_more_jobs_than_gpus_share_evenly(reproduce: ModuleType) -> None:
-    reproduce.train([Pretended(f"run{index}", 3) for index in range(4)], 4, None, ["0", "1"])
-    assert [gpu for _, gpu, _ in Pretended.history] == ["0", "1", "0", "1"]
-
-
-def test_without_gpus_none_is_named(reproduce: ModuleType) -> None:
-    reproduce.train([Pretended(f"run{index}", 1) for index in range(3)], 2, 1, [])
-    assert [gpu for _, gpu, _ in Pretended.history] == [None] * 3
-
-
-def test_a_failure_stops_the_others(reproduce: ModuleType) -> None:
-    with pytest.raises(InputError, match="bad failed"):
-        reproduce.train([Pretended("long", 9), Pretended("bad", 2, fails=True)], 2, None, [])
-    assert Pretended.history[-2:] == [("long stopped", None, 0), ("bad stopped", None, 0)]
-
-
-def test_a_child_sees_its_gpu_alone(reproduce: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = object.__new__(reproduce.Training)
-    training.directory = SimpleNamespace(path=tmp_path)
-    training.command = ["-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
-    training.start(None, "7")
-    assert training.process.wait() == 0
-    assert (tmp_path / "train.log").read_text() == "7\n"
-
-
-@pytest.mark.parametrize(
-    ("environment", "count", "names"),
-    [
-        (None, 0, []),
-        (None, 2, ["0", "1"]),
-        ("2,3", 2, ["2", "3"]),
-        ("GPU-ab, GPU-cd", 2, ["GPU-ab", "GPU-cd"]),
-        ("", 0, []),
-        ("0,1,9", 2, ["0", "1"]),  # CUDA stops at the first that is not there
-    ],
-)
-def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, environment: str | None, count: int, names: list[str]) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if environment is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    assert visible_gpus() == names
 
 
 def test_killed_in_the_middle_it_goes_on_to_the_same_end(tmp_path: Path) -> None:

@@ -39,6 +39,30 @@ def test_a_sweep_does_only_what_is_missing(command: Run, tmp_path: Path) -> None
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
+def test_side_by_side_it_makes_the_same(command: Run, tmp_path: Path) -> None:
+    sweep = [*SWEEP, *TINY, "runtime.threads=1"]
+    assert command("train.py", *sweep, f"output_dir={tmp_path}/one").status == 0
+    beside = ["hydra/launcher=parallel", "hydra.launcher.jobs=2"]
+    outcome = command("train.py", *sweep, *beside, f"output_dir={tmp_path}/two")
+    assert (outcome.status, (outcome.out + outcome.err).count("trained ")) == (0, 4)
+    assert weights(tmp_path / "one") == weights(tmp_path / "two")
+    assert len(list(tmp_path.glob("two/*/*/*/train.log"))) == 4
+
+
+def test_side_by_side_a_failed_job_loses_no_other(command: Run, tmp_path: Path) -> None:
+    sweep = ["-m", "hydra/launcher=parallel", "training=standard", "recipe.batch_size=0,50"]
+    outcome = command("train.py", *sweep, *TINY, f"output_dir={tmp_path}")
+    assert outcome.status == 2
+    assert "recipe.batch_size=0; expected a whole number of at least 1" in outcome.err
+    assert len(weights(tmp_path)) == 1
+
+
+def test_only_trainings_go_side_by_side(command: Run) -> None:
+    outcome = command("scripts/accuracy_table.py", "-m", "hydra/launcher=parallel", "seeds=1,2")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "is for train.py" in outcome.err
+
+
 def test_a_killed_sweep_goes_on_bit_for_bit(command: Run, tmp_path: Path) -> None:
     settings = ["recipe.steps=100", "recipe.evaluations=10", "recipe.monitor.examples=20", "recipe.monitor.steps=1"]
     settings += ["training=standard", "runtime.threads=1", "logger=none"]

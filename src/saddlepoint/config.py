@@ -1,4 +1,4 @@
-"""From a Hydra configuration to objects, directories and checkpoints. Only this file and cli.py know Hydra."""
+"""From a Hydra configuration to objects, directories and checkpoints. Hydra is known here and in cli.py."""
 
 from __future__ import annotations
 

@@ -1,0 +1,49 @@
+"""hydra/launcher=parallel: a sweep's trainings side by side on this machine's GPUs, or CPU cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from saddlepoint.config import typed
+from saddlepoint.errors import InputError
+from saddlepoint.jobs import Training, spread, train
+
+
+class Parallel(Launcher):
+    """Each job is a train.py of its own, with the GPU, or the share of the cores, to itself.
+
+    Args:
+        jobs: how many at a time; None for one a GPU, or one a CPU core.
+    """
+
+    def __init__(self, jobs: int | None = None) -> None:
+        self.jobs = jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.loader, self.config = hydra_context.config_loader, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
+        if self.config.hydra.job.name != "train":
+            raise InputError("hydra/launcher=parallel is for train.py; scripts measure one network after another")
+        HydraConfig.instance().set_config(self.config)
+        brought = [each for each in typed() if each.startswith("--config-dir")]
+        plan = []
+        for overrides in job_overrides:
+            cfg = self.loader.load_sweep_config(self.config, list(overrides))
+            HydraConfig.instance().set_config(cfg)  # a run's directory tells what was overridden
+            plan.append(Training(cfg, cfg.model.name, cfg.training.name, cfg.seed, [*brought, *overrides]))
+        train(plan, *spread(cfg, self.jobs, len(plan)), keep_going=True)
+        return [
+            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
+            if each.failure is None
+            else JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=InputError(each.failure))
+            for each, overrides in zip(plan, job_overrides, strict=True)
+        ]

@@ -1,0 +1,126 @@
+"""How trainings are spread over GPUs and cores, with processes and GPUs that only pretend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from saddlepoint import jobs
+from saddlepoint.errors import InputError
+from saddlepoint.jobs import Training, train
+from saddlepoint.runtime import visible_gpus
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
+
+
+class Pretended:
+    """A training that ends after `turns` looks at it."""
+
+    running: list[Pretended]
+    after: Path | None = None
+    failure: str | None = None
+    history: list[tuple[str, str | None, int]]
+
+    def __init__(self, name: str, turns: int, fails: bool = False) -> None:
+        self.directory = SimpleNamespace(path=Path(name), finished=False)
+        self.turns, self.cost, self.done, self.fails = turns, turns, 0.0, fails
+        self.gpu: str | None = None
+        self.process = SimpleNamespace(terminate=lambda: self.history.append((f"{name} stopped", None, 0)), wait=int)
+
+    def start(self, threads: int | None, gpu: str | None) -> None:
+        self.gpu = gpu
+        self.running.append(self)
+        sharing = sum(other.gpu == gpu for other in self.running)
+        self.history.append((str(self.directory.path), gpu, sharing))
+
+    def ended(self) -> bool:
+        self.turns -= 1
+        if self.turns == 0:
+            self.running.remove(self)
+            self.failure = f"{self.directory.path} failed" if self.fails else None
+        return self.turns == 0
+
+
+@pytest.fixture(autouse=True)
+def _history() -> None:
+    Pretended.running, Pretended.history = [], []
+
+
+def test_each_gpu_gets_one_training() -> None:
+    plan = [Pretended(f"run{turns}", turns) for turns in (5, 4, 3, 2, 1, 1)]
+    train(plan, 3, None, ["0", "1", "7"])
+    assert [gpu for _, gpu, _ in Pretended.history[:3]] == ["0", "1", "7"]  # the longest first, one each
+    assert {sharing for _, _, sharing in Pretended.history} == {1}
+    assert len(Pretended.history) == 6
+    assert Pretended.history[3][1] == "7"  # the first that is free again
+
+
+def test_more_jobs_than_gpus_share_evenly() -> None:
+    train([Pretended(f"run{index}", 3) for index in range(4)], 4, None, ["0", "1"])
+    assert [gpu for _, gpu, _ in Pretended.history] == ["0", "1", "0", "1"]
+
+
+def test_without_gpus_none_is_named() -> None:
+    train([Pretended(f"run{index}", 1) for index in range(3)], 2, 1, [])
+    assert [gpu for _, gpu, _ in Pretended.history] == [None] * 3
+
+
+def test_a_failure_stops_the_others() -> None:
+    with pytest.raises(InputError, match="bad failed"):
+        train([Pretended("long", 9), Pretended("bad", 2, fails=True)], 2, None, [])
+    assert Pretended.history[-1] == ("long stopped", None, 0)
+
+
+def test_a_sweep_goes_on_after_a_failure() -> None:
+    bad, good = Pretended("bad", 2, fails=True), Pretended("good", 1)
+    train([bad, good], 1, None, [], keep_going=True)
+    assert (bad.failure, good.failure) == ("bad failed", None)
+    assert [name for name, _, _ in Pretended.history] == ["bad", "good"]
+
+
+def test_what_needs_another_waits_for_it() -> None:
+    static, standard, other = Pretended("static", 9), Pretended("standard", 3), Pretended("other", 1)
+    static.after = standard.directory.path
+    train([static, standard, other], 2, None, [])
+    assert [name for name, _, _ in Pretended.history] == ["standard", "other", "static"]
+
+
+def test_what_needs_another_that_nobody_trains_is_started() -> None:
+    static = Pretended("static", 1)
+    static.after = Path("standard")
+    train([static], 2, None, [])  # and says by itself what is missing
+    assert [name for name, _, _ in Pretended.history] == ["static"]
+
+
+def test_a_child_sees_its_gpu_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = object.__new__(Training)
+    training.directory = SimpleNamespace(path=tmp_path)
+    training.command = ["-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
+    training.start(None, "7")
+    assert training.process.wait() == 0
+    assert (tmp_path / "train.log").read_text() == "7\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "count", "names"),
+    [
+        (None, 0, []),
+        (None, 2, ["0", "1"]),
+        ("2,3", 2, ["2", "3"]),
+        ("GPU-ab, GPU-cd", 2, ["GPU-ab", "GPU-cd"]),
+        ("", 0, []),
+        ("0,1,9", 2, ["0", "1"]),  # CUDA stops at the first that is not there
+    ],
+)
+def test_visible_gpus(monkeypatch: pytest.MonkeyPatch, environment: str | None, count: int, names: list[str]) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert visible_gpus() == names
