@@ -20,8 +20,8 @@ reproduce: .venv/ready ## train, measure and report: DATASET=digits|mnist|cifar1
 report: .venv/ready ## rebuild the report's page from its tables and figures, in seconds: DATASET= RECIPE=
 	@$(RUN) scripts/report.py outputs/$(DATASET)/report$(if $(filter-out paper,$(RECIPE)),-$(RECIPE))
 
-test: .venv/ready ## run the tests
-	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
+test: .venv/ready ## run the tests; ARGS="-m slow": every command of the README, with less to do
+	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: .venv/ready ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,8 +1,9 @@
 """How fast the attack is, beside torchattacks, foolbox and adversarial-robustness-toolbox: make benchmark
 
-Every contender runs PGD on the same weights, images and settings, in turn, repeatedly, in one process. Before any is
-timed they are shown to solve the same problem: without a random start their final losses agree. "Plain" is the same
-network as people write it, in torch's default layout; the peers attack both.
+Every contender runs PGD on the same weights, images and settings, in turn, repeatedly. Before any is timed they are
+shown to solve the same problem: without a random start their final losses agree. "Plain" is the same network as people
+write it, in torch's default layout, in a process that knows nothing of ours: how this project's users would run the
+other library. The peers also attack our network in our process, which shows what the library alone costs.
 The ceiling is this machine's rate for a large matrix product, measured in the same run.
 The robustness package's training step is not beside ours: 1.2.1 moves every batch to a GPU unconditionally, and its
 data sets import torchvision.models.utils, which torchvision no longer has.
@@ -14,10 +15,13 @@ import copy
 import dataclasses
 import functools
 import logging
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.profiler import profile, supported_activities
+from torch.utils.flop_counter import FlopCounterMode
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
@@ -104,32 +109,69 @@ def peer(name: str, model: nn.Module, x: Tensor, y: Tensor, attack: PGD) -> Cont
     return lambda: torch.from_numpy(pgd.generate(images, labels)).to(x.device)
 
 
-def contenders(
-    case: DictConfig, peers: list[str], runtime: Runtime
-) -> tuple[dict[str, Contender], nn.Module, Tensor, Tensor]:
-    device = runtime.torch_device
+def problem(case: DictConfig, device: torch.device) -> tuple[nn.Module, Tensor, Tensor, PGD]:
+    """Network, images, labels and attack: the same whenever it is called."""
     model = build(case.network, generator=generator(0, "init")).to(device).eval()
     noise = generator(0, "images")
     x = torch.rand(case.batch, *case.shape, generator=noise).to(device)
     y = torch.randint(10, (case.batch,), generator=noise).to(device)
-    attack = PGD(Threat("linf", case.eps), case.steps, case.step_size, random_start=False)
+    return model, x, y, PGD(Threat("linf", case.eps), case.steps, case.step_size, random_start=False)
+
+
+def plain_contenders(case: DictConfig, peers: list[str], device: torch.device) -> dict[str, Contender]:
+    """As people would run them."""
+    model, x, y, attack = problem(case, device)
     plain = plain_copy(model)
+    bare = functools.partial(bare_loop, plain, x, y, attack.threat.eps, attack.alpha, attack.steps)
+    return {"bare loop, plain": bare, **{f"{name}, plain": peer(name, plain, x, y, attack) for name in peers}}
 
-    def ours(dtype: torch.dtype) -> Contender:
-        def run() -> Tensor:
-            with runtime.autocast(dtype):
-                return attack.craft(model, x, y)
 
-        return run
+def own_contenders(case: DictConfig, peers: list[str], runtime: Runtime) -> dict[str, Contender]:
+    """Ours, and the peers on our network."""
+    model, x, y, attack = problem(case, runtime.torch_device)
 
-    runs = {"saddlepoint, float32": ours(torch.float32)}
-    if has_fast_bfloat16(device):
-        runs["saddlepoint, bfloat16"] = ours(torch.bfloat16)
-    runs["bare loop, plain"] = lambda: bare_loop(plain, x, y, attack.threat.eps, attack.alpha, attack.steps)
-    for name in peers:
-        runs[f"{name}, plain"] = peer(name, plain, x, y, attack)
-        runs[f"{name}, our network"] = peer(name, model, x, y, attack)
-    return runs, model, x, y
+    def ours(dtype: torch.dtype) -> Tensor:
+        with runtime.autocast(dtype):
+            return attack.craft(model, x, y)
+
+    runs: dict[str, Contender] = {"saddlepoint, float32": functools.partial(ours, torch.float32)}
+    if has_fast_bfloat16(runtime.torch_device):
+        runs["saddlepoint, bfloat16"] = functools.partial(ours, torch.bfloat16)
+    return runs | {f"{name}, our network": peer(name, model, x, y, attack) for name in peers}
+
+
+def serve(connection: Connection, case: DictConfig, peers: list[str], device: torch.device, threads: int) -> None:
+    """The plain contenders in a process of their own: a name in, its seconds and the examples it made out."""
+    torch.set_num_threads(threads)
+    runs = plain_contenders(case, peers, device)
+    while name := connection.recv():
+        taken, made = timed(runs[name], device)
+        connection.send((taken, made.detach().cpu().numpy()))
+
+
+@contextmanager
+def elsewhere(
+    case: DictConfig, peers: list[str], device: torch.device
+) -> Iterator[Callable[[str], tuple[float, Tensor]]]:
+    """Runs a plain contender by name, and returns its seconds and what it made."""
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    arguments = (there, case, peers, device, torch.get_num_threads())
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=arguments, daemon=True)
+    process.start()
+
+    def run(name: str) -> tuple[float, Tensor]:
+        here.send(name)
+        while not here.poll(1):
+            if not process.is_alive():
+                raise RuntimeError(f"the process of {name} died; its message is above")
+        taken, made = here.recv()
+        return taken, torch.from_numpy(made)
+
+    try:
+        yield run
+    finally:
+        here.send("")
+        process.join()
 
 
 def synchronise(device: torch.device) -> None:
@@ -137,12 +179,17 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds(run: Callable[[], Any], device: torch.device) -> float:
+def timed(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    """Seconds, and what came of it."""
     synchronise(device)
     started = time.perf_counter()
-    run()
+    made = run()
     synchronise(device)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, made
+
+
+def seconds(run: Callable[[], Any], device: torch.device) -> float:
+    return timed(run, device)[0]
 
 
 def ceiling(dtype: torch.dtype, device: torch.device) -> float:
@@ -157,40 +204,36 @@ def ceiling(dtype: torch.dtype, device: torch.device) -> float:
 
 def multiply_adds(model: nn.Module, x: Tensor) -> int:
     """Of one forward pass of one image through the convolutions and matrices."""
-    total = 0
-
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(module, nn.Conv2d | nn.Linear)
-        total += output[0].numel() * module.weight[0].numel()
-
-    handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    with torch.no_grad():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(x[:1])
-    for handle in handles:
-        handle.remove()
-    return total
+    return counter.get_total_flops() // 2
 
 
 def measure(name: str, case: DictConfig, cfg: DictConfig, runtime: Runtime) -> list[dict[str, Any]]:
     """One row for each contender; raises if they do not find the same losses."""
-    device = runtime.torch_device
-    runs, model, x, y = contenders(case, list(cfg.peers), runtime)
-    losses = {}
-    for contender, run in runs.items():  # also the warm-up
-        x_adv = run()
-        with torch.no_grad():
-            losses[contender] = F.cross_entropy(model(x_adv), y).item()
-    reference = losses["bare loop, plain"]
-    for contender, loss in losses.items():
-        tolerance = 0.05 if "bfloat16" in contender else 0.01
-        if abs(loss - reference) > tolerance * reference:
-            raise RuntimeError(f"{name}: {contender} ends at loss {loss:.4f}, the bare loop at {reference:.4f}")
-    times: dict[str, list[float]] = {contender: [] for contender in runs}
-    for _ in range(cfg.repeats):
-        for contender, run in runs.items():
-            times[contender].append(seconds(run, device))
-    needed = 2 * multiply_adds(model, x) * case.batch * case.steps  # forward, and the input's gradient
+    device, peers = runtime.torch_device, list(cfg.peers)
+    model, x, y, _ = problem(case, device)
+    own = own_contenders(case, peers, runtime)
+    names = [*own, "bare loop, plain", *(f"{peer}, plain" for peer in peers)]
+    with elsewhere(case, peers, device) as plain:
+
+        def run(contender: str) -> tuple[float, Tensor]:
+            return timed(own[contender], device) if contender in own else plain(contender)
+
+        losses = {}
+        for contender in names:  # also the warm-up
+            with torch.no_grad():
+                losses[contender] = F.cross_entropy(model(run(contender)[1].to(device)), y).item()
+        reference = losses["bare loop, plain"]
+        for contender, loss in losses.items():
+            tolerance = 0.05 if "bfloat16" in contender else 0.01
+            if abs(loss - reference) > tolerance * reference:
+                raise RuntimeError(f"{name}: {contender} ends at loss {loss:.4f}, the bare loop at {reference:.4f}")
+        times: dict[str, list[float]] = {contender: [] for contender in names}
+        for _ in range(cfg.repeats):
+            for contender in names:
+                times[contender].append(run(contender)[0])
+    needed = 2 * multiply_adds(plain_copy(model), x) * case.batch * case.steps  # forward, and the input's gradient
     ceilings = {"float32": ceiling(torch.float32, device)}
     if has_fast_bfloat16(device):
         ceilings["bfloat16"] = ceiling(torch.bfloat16, device)
@@ -244,7 +287,7 @@ def table(records: list[dict[str, Any]], machine: str) -> Table:
         "Ours, in brackets: share of the ceiling, the fastest large matrix product of the same run in that precision "
         f"({rates[0]:,.0f} to {rates[-1]:,.0f} GFLOP/s).",
         f"Others, in brackets: how many times as fast ours is in {' and '.join(sorted(precisions))}. They attack the "
-        "same network as people write it, and in the second row ours.",
+        "same network as people write it, in a process of their own; in the second row our network, in our process.",
     ]
     return Table("PGD, l_inf, without a random start", header, rows, records, notes)
 
@@ -254,50 +297,56 @@ def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtim
 
     `needed`: precision -> share of the ceiling, from `measure`.
     """
-    runs, *_ = contenders(case, [], runtime)
+    runs = own_contenders(case, [], runtime)
     kinds = {activity for activity in supported_activities() if runtime.torch_device.type.upper() in activity.name}
-    timed: dict[str, dict[tuple[str, str], float]] = {}  # precision -> (operation, shapes) -> ms a step
+    spent_in: dict[str, dict[tuple[str, str], float]] = {}  # precision -> (operation, shapes) -> ms a step
     for precision in needed:
         run = runs[f"saddlepoint, {precision}"]
         run()
         with profile(activities=kinds, record_shapes=True) as profiler:
             run()
-        operations = timed[precision] = {}
+        operations = spent_in[precision] = {}
         for event in profiler.key_averages(group_by_input_shape=True):
             shapes = ", ".join("x".join(map(str, shape)) for shape in event.input_shapes if shape)
             spent = event.self_device_time_total if runtime.torch_device.type == "cuda" else event.self_cpu_time_total
             operation = (event.key.removeprefix("aten::"), shapes)
             operations[operation] = operations.get(operation, 0) + spent / 1000 / case.steps
-    totals = {precision: sum(operations.values()) for precision, operations in timed.items()}
+    totals = {precision: sum(operations.values()) for precision, operations in spent_in.items()}
 
     def share(operation: tuple[str, str], precision: str) -> float:
-        return timed[precision].get(operation, 0) / totals[precision]
+        return spent_in[precision].get(operation, 0) / totals[precision]
 
-    everything = dict.fromkeys(operation for operations in timed.values() for operation in operations)
-    shown = [each for each in everything if max(share(each, precision) for precision in timed) >= 0.02]
-    shown.sort(key=lambda each: -max(share(each, precision) for precision in timed))
+    everything = dict.fromkeys(operation for operations in spent_in.values() for operation in operations)
+    shown = [each for each in everything if max(share(each, precision) for precision in spent_in) >= 0.02]
+    shown.sort(key=lambda each: -max(share(each, precision) for precision in spent_in))
     rows = []
     for operation in shown:
         cells = [
-            f"{timed[p][operation]:.2f} ({share(operation, p):.0%})" if operation in timed[p] else "" for p in timed
+            f"{spent_in[p][operation]:.2f} ({share(operation, p):.0%})" if operation in spent_in[p] else ""
+            for p in spent_in
         ]
         rows.append([f"{operation[0]} ({operation[1]})", *cells])
-    others = {p: totals[p] - sum(timed[p].get(each, 0) for each in shown) for p in timed}
-    rows.append(["everything else", *(f"{others[p]:.2f} ({others[p] / totals[p]:.0%})" for p in timed)])
-    rows.append(["sum", *(f"{totals[p]:.2f}" for p in timed)])
+    others = {p: totals[p] - sum(spent_in[p].get(each, 0) for each in shown) for p in spent_in}
+    rows.append(["everything else", *(f"{others[p]:.2f} ({others[p] / totals[p]:.0%})" for p in spent_in)])
+    rows.append(["sum", *(f"{totals[p]:.2f}" for p in spent_in)])
     products = ("convolution", "mm")  # addmm and the backward operations among them
     notes = [
         f"In {precision} products (convolutions and matrices) take "
         f"{sum(share(each, precision) for each in everything if any(word in each[0] for word in products)):.0%}; "
         f"the whole step reaches {needed[precision]:.0%} of the ceiling."
-        for precision in timed
+        for precision in spent_in
     ]
     records = [
-        {"operation": operation, "shapes": shapes, "precision": p, "ms_per_step": round(timed[p][operation, shapes], 4)}
-        for p in timed
-        for operation, shapes in timed[p]
+        {
+            "operation": operation,
+            "shapes": shapes,
+            "precision": p,
+            "ms_per_step": round(spent_in[p][operation, shapes], 4),
+        }
+        for p in spent_in
+        for operation, shapes in spent_in[p]
     ]
-    header = [f"{name}, ms a step", *timed]
+    header = [f"{name}, ms a step", *spent_in]
     return Table(f"Where the time of a PGD step goes: {name}, {machine(runtime)}", header, rows, records, notes)
 
 

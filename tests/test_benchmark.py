@@ -1,0 +1,71 @@
+"""What make benchmark counts and compares; the other libraries live in an environment of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from types import ModuleType
+
+import pytest
+import torch
+from command_line import ROOT, load_script
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from saddlepoint.config import CONFIGS
+from saddlepoint.models import CNN, ResNet
+from saddlepoint.runtime import Runtime
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(ROOT / "scripts")  # for the process of the plain contenders
+        yield load_script("scripts/benchmark.py")
+
+
+@pytest.fixture(scope="module")
+def cfg() -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("benchmark", ["peers=[]", "repeats=1"])
+
+
+def test_every_product_of_the_mnist_network_is_counted(benchmark: ModuleType) -> None:
+    convolutions = 32 * 25 * 28 * 28 + 64 * 32 * 25 * 14 * 14
+    matrices = 3136 * 1024 + 1024 * 10
+    plain = benchmark.plain_copy(CNN(16))
+    assert benchmark.multiply_adds(plain, torch.rand(2, 1, 28, 28)) == convolutions + matrices
+
+
+def test_every_product_of_the_cifar10_network_is_counted(benchmark: ModuleType) -> None:
+    """Of 1 + 5 x 2 x 3 convolutions, two projections of the shortcut would be products too: here they are padding."""
+    size, filters = 32 * 32, (16, 16, 32, 64)
+    expected = size * 27 * filters[0]
+    for before, after in pairwise(filters):
+        size = size if before == after else size // 4
+        expected += size * 9 * (before * after + 9 * after * after)
+    expected += filters[-1] * 10
+    plain = benchmark.plain_copy(ResNet(1))
+    assert benchmark.multiply_adds(plain, torch.rand(2, 3, 32, 32)) == expected
+
+
+def test_the_plain_copy_is_the_same_function(benchmark: ModuleType) -> None:
+    model, x = CNN(2, image_size=8).eval(), torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(benchmark.plain_copy(model)(x), model(x))
+
+
+def test_contenders_are_measured_in_two_processes(benchmark: ModuleType, cfg: DictConfig) -> None:
+    rows = benchmark.measure("digits", cfg.cases["digits-wide-50"], cfg, Runtime(device="cpu", threads=1))
+    found = {row["contender"]: row for row in rows}
+    assert {"saddlepoint, float32", "bare loop, plain"} <= set(found)
+    losses = [row["final_loss"] for name, row in found.items() if "bfloat16" not in name]
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-4)
+    assert all(row["image_steps_per_second"] > 0 and row["fraction_of_ceiling"] < 1.5 for row in rows)
+
+
+def test_another_attack_is_refused(benchmark: ModuleType, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contender that is fast because it does something else."""
+    idle = {"saddlepoint, float32": lambda: benchmark.problem(cfg.cases["digits-wide-50"], torch.device("cpu"))[1]}
+    monkeypatch.setattr(benchmark, "own_contenders", lambda *_: idle)
+    with pytest.raises(RuntimeError, match="saddlepoint, float32 ends at loss"):
+        benchmark.measure("digits", cfg.cases["digits-wide-50"], cfg, Runtime(device="cpu", threads=1))
