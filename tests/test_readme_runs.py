@@ -1,6 +1,6 @@
 """The README's commands, in its order, as a newcomer types them in a fresh clone: each with less to do.
 
-Minutes, and so not part of make test: make test ARGS="-m slow". Those with PYTHONPATH are in test_own, wandb's in test_dashboard.
+Minutes, and so not part of make test: make test ARGS="-m slow". test_own and test_dashboard have those of their own.
 """
 
 from __future__ import annotations
