@@ -21,9 +21,12 @@ def block_kernel(weight: Tensor) -> Tensor:
     outputs, inputs, size, _ = weight.shape
     flipped = weight.flip(2, 3).transpose(0, 1)
     kernel = weight.new_zeros(inputs, BLOCK, BLOCK, outputs, size + BLOCK - 1, size + BLOCK - 1)
-    for row in range(BLOCK):
-        for column in range(BLOCK):
-            kernel[:, row, column, :, row : row + size, column : column + size] = flipped
+    # The pixel in row r and column c of a block sees the kernel moved r down and c to the right: all in one copy.
+    inp, row, column, out, down, right = kernel.stride()
+    moved = kernel.as_strided(
+        (inputs, BLOCK, BLOCK, outputs, size, size), (inp, row + down, column + right, out, down, right)
+    )
+    moved.copy_(flipped[:, None, None])
     return kernel.flatten(0, 2).contiguous(memory_format=torch.channels_last)
 
 
