@@ -10,10 +10,6 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from saddlepoint.config import typed
-from saddlepoint.errors import InputError
-from saddlepoint.jobs import Training, spread, train
-
 
 class Parallel(Launcher):
     """Each job is a train.py of its own, with the GPU, or the share of the cores, to itself.
@@ -29,6 +25,11 @@ class Parallel(Launcher):
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        # Only now: Hydra imports this file for every command of its environment.
+        from saddlepoint.config import typed
+        from saddlepoint.errors import InputError
+        from saddlepoint.jobs import Training, spread, train
+
         setup_globals()
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         if self.config.hydra.job.name != "train":
