@@ -61,10 +61,20 @@ def main(cfg: DictConfig) -> None:
     build(cfg.dataset.data)  # before anything starts: the data are there, or are downloaded once
     settings = [o for o in typed() if o.lstrip("+~").split("=")[0].split(".")[0] not in SCRIPTS_OWN]
     plan = [
-        Training(cfg, model, training, seed, [*settings, f"model={model}", f"training={training}", f"seed={seed}"])
+        Training(
+            cfg,
+            model,
+            training,
+            seed,
+            [*settings, f"model={model}", f"training={training}", f"seed={seed}"],
+            source="standard" if training == "static" else None,  # its examples are those of that network
+        )
         for model, training, seed in networks(cfg)
     ]
-    train(plan, *spread(cfg, cfg.jobs, len(plan)))
+    missing = [each for each in plan if not each.directory.finished]
+    jobs, threads, gpus = spread(cfg, cfg.jobs, len(missing))
+    log.info("training %d of %d networks, %d at a time", len(missing), len(plan), jobs)
+    train(missing, jobs, threads, gpus)
     for script in (*(EXTRAS if cfg.extras else ()), *REPORTS):
         passed_on = [o for o in typed() if o.split("=")[0] not in ("jobs", "extras")]
         command = [sys.executable, f"scripts/{script}.py", *passed_on]

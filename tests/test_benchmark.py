@@ -60,7 +60,17 @@ def test_contenders_are_measured_in_two_processes(benchmark: ModuleType, cfg: Di
     assert {"saddlepoint, float32", "bare loop, plain"} <= set(found)
     losses = [row["final_loss"] for name, row in found.items() if "bfloat16" not in name]
     assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-4)
-    assert all(row["image_steps_per_second"] > 0 and row["fraction_of_ceiling"] < 1.5 for row in rows)
+    assert all(row["image_steps_per_second"] > 0 for row in rows)
+
+
+def test_shares_are_of_the_fastest_product_of_the_run(benchmark: ModuleType) -> None:
+    """In the same precision: another case's may have been measured at a better moment."""
+    rows = [
+        {"precision": "float32", "gflops": 100.0, "ceiling_gflops": 150.0},
+        {"precision": "float32", "gflops": 50.0, "ceiling_gflops": 200.0},
+        {"precision": "bfloat16", "gflops": 300.0, "ceiling_gflops": 400.0},
+    ]
+    assert [row["fraction_of_ceiling"] for row in benchmark.with_shares(rows)] == [0.5, 0.25, 0.75]
 
 
 def test_another_attack_is_refused(benchmark: ModuleType, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:

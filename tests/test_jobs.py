@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
 from saddlepoint import jobs
+from saddlepoint.config import CONFIGS
 from saddlepoint.errors import InputError
-from saddlepoint.jobs import Training, train
-from saddlepoint.runtime import visible_gpus
+from saddlepoint.jobs import Training, spread, train
+from saddlepoint.runtime import Runtime, visible_gpus
+from saddlepoint.training.checkpoint import RunDirectory
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +39,8 @@ class Pretended:
         self.process = SimpleNamespace(terminate=lambda: self.history.append((f"{name} stopped", None, 0)), wait=int)
 
     def start(self, threads: int | None, gpu: str | None) -> None:
+        if not self.turns:
+            raise InputError(f"cannot write to {self.directory.path}")
         self.gpu = gpu
         self.running.append(self)
         sharing = sum(other.gpu == gpu for other in self.running)
@@ -98,13 +105,70 @@ def test_what_needs_another_that_nobody_trains_is_started() -> None:
     assert [name for name, _, _ in Pretended.history] == ["static"]
 
 
-def test_a_child_sees_its_gpu_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = object.__new__(Training)
-    training.directory = SimpleNamespace(path=tmp_path)
-    training.command = ["-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
+def test_one_that_cannot_start_fails_alone() -> None:
+    bad, good = Pretended("bad", 0), Pretended("good", 1)
+    train([bad, good], 2, None, [], keep_going=True)
+    assert (bad.failure, good.failure) == ("cannot write to bad", None)
+
+
+def test_the_same_run_twice_is_run_one_after_the_other() -> None:
+    plan = [Pretended("run", 3), Pretended("run", 3), Pretended("other", 1)]
+    train(plan, 3, None, [])
+    assert [name for name, _, _ in Pretended.history] == ["run", "other", "run"]
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Callable[[str], Training]:
+    """A training that runs this Python instead."""
+
+    def made(program: str) -> Training:
+        training = object.__new__(Training)
+        training.directory, training.failure = RunDirectory(tmp_path), None
+        (tmp_path / "program.py").write_text(program)
+        training.command = [str(tmp_path / "program.py"), "a b"]
+        return training
+
+    return made
+
+
+def test_a_child_sees_its_gpu_alone(real: Callable[[str], Training], tmp_path: Path) -> None:
+    training = real("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
     training.start(None, "7")
-    assert training.process.wait() == 0
-    assert (tmp_path / "train.log").read_text() == "7\n"
+    training.process.wait()
+    assert training.ended()
+    assert (training.failure, (tmp_path / "train.log").read_text()) == (None, "7\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import sys; print('step 9'); sys.exit('error: no luck')", "no luck"),
+        ("import os; print('step 9'); os.kill(os.getpid(), 9)", "ended by SIGKILL"),
+        ("raise SystemExit(3)", "exit status 3"),
+    ],
+)
+def test_why_a_child_failed(real: Callable[[str], Training], tmp_path: Path, program: str, reason: str) -> None:
+    (tmp_path / "train.log").write_text("of an earlier start\n")
+    training = real(program)
+    training.start(None, None)
+    training.process.wait()
+    assert training.ended()
+    assert training.failure == f"python {tmp_path}/program.py 'a b' failed: {reason}"
+
+
+def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runtime, "__post_init__", lambda self: setattr(self, "processes", SimpleNamespace(count=2)))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"), pytest.raises(InputError, match="without torchrun"):
+        spread(compose("train"), None, 3)
+
+
+@pytest.mark.parametrize(("jobs", "trainings", "expected"), [(None, 9, (4, 1)), (None, 1, (1, 4)), (2, 9, (2, 2))])
+def test_cores_are_shared(
+    monkeypatch: pytest.MonkeyPatch, jobs: int | None, trainings: int, expected: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert spread(compose("train", ["runtime.device=cpu"]), jobs, trainings) == (*expected, [])
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,34 @@ def test_side_by_side_a_failed_job_loses_no_other(command: Run, tmp_path: Path) 
     assert len(weights(tmp_path)) == 1
 
 
+def test_side_by_side_overwrite_trains_again_and_another_config_is_refused(command: Run, tmp_path: Path) -> None:
+    """As one after the other: it is train.py that looks at what is there."""
+    sweep = ["-m", "hydra/launcher=parallel", "training=standard", *TINY, f"output_dir={tmp_path}"]
+    assert command("train.py", *sweep).status == 0
+    (found,) = tmp_path.rglob("last.safetensors")
+    before = found.stat().st_mtime_ns
+    assert command("train.py", *sweep).status == 0
+    assert found.stat().st_mtime_ns == before
+    config = found.with_name("config.yaml")
+    config.write_text(config.read_text().replace("seed: 0", "seed: 5"))
+    outcome = command("train.py", *sweep)
+    assert (outcome.status, "holds another configuration" in outcome.err) == (2, True)
+    assert command("train.py", *sweep, "overwrite=true").status == 0
+    assert found.stat().st_mtime_ns > before
+
+
+def test_a_sweep_written_in_a_file_is_one_sweep(command: Run, tmp_path: Path) -> None:
+    """Its children compose the same file, and are no sweeps again."""
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "both.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /hydra/launcher: parallel}]\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1'}}}\n"
+    )
+    chosen = [f"--config-dir={tmp_path}/mine", "experiment=both", "training=standard"]
+    assert command("train.py", *chosen, *TINY, f"output_dir={tmp_path}/out").status == 0
+    assert len(weights(tmp_path / "out")) == 2
+
+
 def test_only_trainings_go_side_by_side(command: Run) -> None:
     outcome = command("scripts/accuracy_table.py", "-m", "hydra/launcher=parallel", "seeds=1,2")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from hydra.core.hydra_config import HydraConfig
@@ -9,6 +10,8 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
 
 
 class Parallel(Launcher):
@@ -40,8 +43,12 @@ class Parallel(Launcher):
         for overrides in job_overrides:
             cfg = self.loader.load_sweep_config(self.config, list(overrides))
             HydraConfig.instance().set_config(cfg)  # a run's directory tells what was overridden
-            plan.append(Training(cfg, cfg.model.name, cfg.training.name, cfg.seed, [*brought, *overrides]))
-        train(plan, *spread(cfg, self.jobs, len(plan)), keep_going=True)
+            names = cfg.model.name, cfg.training.name, cfg.seed
+            plan.append(Training(cfg, *names, [*brought, *overrides], cfg.training.get("source")))
+        # Finished ones too: train.py sees whether they are what is asked for, or to be made again.
+        jobs, threads, gpus = spread(cfg, self.jobs, len(plan))
+        log.info("training %d networks, %d at a time", len(plan), jobs)
+        train(plan, jobs, threads, gpus, keep_going=True)
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
             if each.failure is None

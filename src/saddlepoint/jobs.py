@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from saddlepoint.config import build, run_directory
+from saddlepoint.config import CONFIGS, build, run_directory
 from saddlepoint.errors import InputError, whole
 from saddlepoint.results import read_csv
 from saddlepoint.runtime import Runtime, visible_gpus
@@ -26,17 +27,28 @@ class Training:
     """One train.py in a process of its own; what it prints goes to train.log in the run directory.
 
     Args:
+        cfg: where runs lie, and the recipe.
         settings: its overrides, and --config-dir.
+        source: the training, of the same model and seed, whose network it needs.
     """
 
-    def __init__(self, cfg: DictConfig, model: str, training: str, seed: int, settings: Sequence[str]) -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        model: str,
+        training: str,
+        seed: int,
+        settings: Sequence[str],
+        source: str | None = None,
+    ) -> None:
         self.directory = run_directory(cfg, model, training, seed)
-        self.command = ["train.py", *settings]
-        # Forward and backward passes an example, the unit in which the progress bar counts.
-        passes = {"standard": 1, "static": 1, "fgsm": 2, "fgsm_rs": 2, "trades": 3 + cfg.recipe.attack.steps}
-        self.cost = passes.get(training, 1 + cfg.recipe.attack.steps)
-        # Static examples are those of the naturally trained network.
-        self.after = run_directory(cfg, model, "standard", seed).path if training == "static" else None
+        # A sweep may be written in a config file: this is one job of it.
+        self.command = ["train.py", *settings, "hydra.mode=RUN"]
+        # Forward and backward passes an example, the unit in which the progress bar counts; train.py refuses nonsense.
+        steps = cfg.recipe.attack.steps if isinstance(cfg.recipe.attack.steps, int) else 1
+        passes = {"standard": 1, "static": 1, "fgsm": 2, "fgsm_rs": 2, "trades": 3 + steps}
+        self.cost = passes.get(training, 1 + steps)
+        self.after = run_directory(cfg, model, source, seed).path if source else None
         self.evaluations = cfg.recipe.evaluations
         self.gpu: str | None = None
         self.failure: str | None = None  # why it failed
@@ -47,38 +59,44 @@ class Training:
         if self.directory.finished:
             return 1.0
         rows = read_csv(self.directory.history) if self.directory.history.exists() else []
-        return min(1.0, len(rows) / self.evaluations)
+        return min(1.0, len(rows) / self.evaluations) if rows else 0.0
 
     def start(self, threads: int | None, gpu: str | None) -> None:
         """Raises InputError if it cannot write there."""
-        command = [sys.executable, *self.command, *([f"runtime.threads={threads}"] if threads else [])]
+        script, *settings = self.command
+        settings += [f"runtime.threads={threads}"] if threads else []
         environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
         self.gpu = gpu
         try:
             self.directory.path.mkdir(parents=True, exist_ok=True)
-            log_file = (self.directory.path / "train.log").open("ab")
+            self.log = (self.directory.path / "train.log").open("a+")
         except OSError as error:
             raise InputError(
                 f"cannot write to {self.directory.path} ({error.strerror}); choose output_dir=..."
             ) from None
-        with log_file as output:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                preexec_fn=die_with_parent,
-            )
+        self.log_begins = self.log.seek(0, os.SEEK_END)
+        self.process = subprocess.Popen(
+            [sys.executable, str(CONFIGS.parent / script), *settings],
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+            env=environment,
+            preexec_fn=die_with_parent,
+        )
 
     def ended(self) -> bool:
         """Whether it has; `failure` then says how, if not well."""
         status = self.process.poll()
+        if status is None:
+            return False
+        with self.log:
+            self.log.seek(self.log_begins)
+            said = [line for line in self.log.read().splitlines() if line.strip()]
         if status:
-            lines = (self.directory.path / "train.log").read_text().split("\n")
-            reason = next((line for line in reversed(lines) if line.strip()), f"exit status {status}")
-            self.failure = f"python {' '.join(self.command)} failed: {reason.removeprefix('error: ')}"
-        return status is not None
+            ended = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            reason = ended if status < 0 or not said else said[-1].removeprefix("error: ")
+            self.failure = f"{shlex.join(['python', *self.command])} failed: {reason}"
+        return True
 
 
 def die_with_parent() -> None:
@@ -93,6 +111,8 @@ def die_with_parent() -> None:
 def spread(cfg: DictConfig, jobs: int | None, trainings: int) -> tuple[int, int | None, list[str]]:
     """How many trainings at a time (for None one a GPU, or one a CPU core), the threads of each, and the GPUs."""
     runtime: Runtime = build(cfg.runtime)
+    if runtime.processes.count > 1:
+        raise InputError("each training is a process of its own here; start it without torchrun")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     on_gpu = runtime.torch_device.type == "cuda"
     # A device that the user numbered, such as cuda:1, is where everything goes.
@@ -100,47 +120,56 @@ def spread(cfg: DictConfig, jobs: int | None, trainings: int) -> tuple[int, int 
     if jobs is None:
         jobs = max(1, len(gpus)) if on_gpu else cores
     whole(jobs, "jobs")
-    jobs = min(jobs, trainings)
+    jobs = max(1, min(jobs, trainings))
     return jobs, None if on_gpu or cfg.runtime.threads is not None else max(1, cores // jobs), gpus
 
 
-def train(plan: list[Training], jobs: int, threads: int | None, gpus: list[str], keep_going: bool = False) -> None:
+def train(plan: Sequence[Training], jobs: int, threads: int | None, gpus: list[str], keep_going: bool = False) -> None:
     """Run the plan, `jobs` at a time, the longest first; each on the GPU, if there are any, with the fewest.
 
     Raises InputError where one fails, after stopping the others; with keep_going the others go on.
     """
-    waiting = sorted((each for each in plan if not each.directory.finished), key=lambda each: -each.cost)
+    waiting = sorted(plan, key=lambda each: -each.cost)
     running: list[Training] = []
-    log.info("training %d of %d networks, %d at a time", len(waiting), len(plan), jobs)
     bar = tqdm(
-        total=sum(each.cost for each in waiting),
+        total=sum(each.cost for each in plan),
         desc="training",
         disable=None,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, about {remaining} left",
         smoothing=0,
     )
+
+    def fail(reason: str) -> None:
+        if not keep_going:
+            raise InputError(reason)
+        log.error(reason)
+
     try:
         with bar:
-            active = list(waiting)
-            bar.initial = bar.n = sum(each.cost * each.done for each in active)
+            bar.initial = bar.n = sum(each.cost * each.done for each in plan)
             while waiting or running:
-                unmade = [each.directory.path for each in (*waiting, *running)]
-                ready = [each for each in waiting if each.after not in unmade]
-                for each in ready[: jobs - len(running)]:
-                    busy = [other.gpu for other in running]
-                    each.start(threads, min(gpus, key=busy.count) if gpus else None)
+                for each in list(waiting):
+                    busy = [other.directory.path for other in running]
+                    unmade = busy + [other.directory.path for other in waiting]
+                    if len(running) == jobs or each.directory.path in busy or each.after in unmade:
+                        continue
                     waiting.remove(each)
+                    used = [other.gpu for other in running]
+                    try:
+                        each.start(threads, min(gpus, key=used.count) if gpus else None)
+                    except InputError as error:
+                        each.failure = str(error)
+                        fail(each.failure)
+                        continue
                     running.append(each)
                 time.sleep(0.5)
                 for each in [each for each in running if each.ended()]:
                     running.remove(each)
                     if each.failure is None:
                         log.info("trained %s", each.directory.path)
-                    elif keep_going:
-                        log.error(each.failure)
                     else:
-                        raise InputError(each.failure)
-                bar.n = sum(each.cost * each.done for each in active)
+                        fail(each.failure)
+                bar.n = sum(each.cost * each.done for each in plan)
                 bar.refresh()
     finally:  # a signal too ends here: each finishes its step and writes its state
         for each in running:
