@@ -102,7 +102,10 @@ def main(cfg: DictConfig) -> None:
     settings, (split, total) = cfg.evaluation, test_images(cfg)
     part = "" if len(split) == total else f"-first{len(split)}"
     attacks = {name: build(attack) for name, attack in settings.attacks.items() if attack is not None}
-    for subject in subjects(cfg, cfg.models, cfg.trainings):
+    networks = list(subjects(cfg, cfg.models, cfg.trainings))
+    if not networks:
+        raise InputError("nothing to export; train a network first: python train.py --help")
+    for subject in networks:
         folder = subject.directory.path / ("export" if subject.checkpoint == "last" else "export-best")
         subject.model  # noqa: B018 (loading it refuses a config that builds something else)
         stored = OmegaConf.create(subject.directory.read_config())

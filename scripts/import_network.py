@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     data = build(cfg.dataset.data).to(runtime.torch_device)
     sample = data.test.take(500)
     check(model, sample.images(slice(0, 8)), data.classes)
-    check_range(model, sample.images(slice(None)), sample.labels)
+    found = check_range(model, sample.images(slice(None)), sample.labels)
     names = {key: cfg[key].name for key in ("dataset", "model", "training")}
     metadata = {**names, "recipe": "imported", "seed": str(cfg.seed), **provenance(runtime)}
     with directory.hold():
@@ -47,7 +47,8 @@ def main(cfg: DictConfig) -> None:
             source[f"{checkpoint}_sha256"] = sha256(directory.weights(checkpoint))
         directory.finish({**metadata, **source, "train_loss": None})  # which the file does not say
     chosen = [f"models=[{cfg.model.name}]", f"trainings=[{cfg.training.name}]"]
-    log.info("wrote %s\nmeasure it: %s", directory.path, next_command("accuracy_table", *chosen))
+    chosen += [f"seeds={cfg.seed + 1}"] if cfg.seed else []
+    log.info("%s\nwrote %s\nmeasure it: %s", found, directory.path, next_command("accuracy_table", *chosen))
 
 
 if __name__ == "__main__":

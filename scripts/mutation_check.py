@@ -168,6 +168,9 @@ def status(root: Path, tests: str) -> int:
 
 
 def main() -> None:
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return
     words = [argument for argument in sys.argv[1:] if not argument.startswith("--write=")]
     chosen = [each for each in MUTATIONS if not words or any(word in each.name for word in words)]
     caught: dict[str, bool] = {}

@@ -19,6 +19,9 @@ def updated(readme: str, reference: Path) -> str:
 
 
 def main() -> None:
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return
     path = ROOT / "README.md"
     old = path.read_text()
     new = updated(old, ROOT / "outputs" / "reference")

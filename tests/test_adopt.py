@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,15 @@ def linear() -> nn.Sequential:
 
 
 @pytest.mark.parametrize(
-    "content", [STATE, {"state_dict": STATE, "epoch": 3}, {f"module.{name}": value for name, value in STATE.items()}]
+    "content",
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3},
+        {"model_state_dict": STATE, "optimizer": {}},
+        {"model": {f"module.{name}": value for name, value in STATE.items()}},
+        {"net": {f"_orig_mod.{name}": value for name, value in STATE.items()}, "acc": 93.1},
+        {f"_orig_mod.module.{name}": value for name, value in STATE.items()},
+    ],
 )
 def test_the_usual_forms_of_a_state_dict_are_read(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pt")
@@ -73,7 +82,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.ones(2)])
 def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(InputError, match="is no state dict"):
+    with pytest.raises(InputError, match=r"is no state dict but a (list|dict of epoch|Tensor); expected names"):
         read_state_dict(tmp_path / "w.pt")
 
 
@@ -108,12 +117,30 @@ def batch_norm() -> nn.Module:
     return LeftInTrainMode(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 2))
 
 
+def batch_norm_of_vectors() -> nn.Module:
+    return LeftInTrainMode(nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+
+
+class Changed(nn.Module):
+    """The images after a function."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(x)
+
+
 WRONG = [
     (lambda: Function(lambda z, _: F.softmax(z, 1)), "returns probabilities; expected logits: leave out its softmax"),
     (lambda: Function(lambda z, _: F.dropout(z, 0.5, training=True)), "answers differently each time in eval mode"),
     (lambda: Function(lambda z, _: (z, z)), "returns a tuple; expected logits"),
     (lambda: Function(lambda z, _: z[:, :1]), r"returns \(4, 1\) for 4 images; the data have 2 classes"),
     (lambda: Function(lambda z, _: z.detach()), "gives no gradient of its images"),
+    (lambda: nn.Sequential(Changed(torch.Tensor.detach), linear()), "gives no gradient of its images"),
+    (lambda: nn.Sequential(Changed(torch.round), linear()), "do not round or quantise"),
+    (batch_norm_of_vectors, "takes no image by itself .*; is it left in train mode"),
     (lambda: Function(lambda z, _: z / 0), "numbers that are not finite"),
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 2)), r"does not take images of shape \(1, 4, 4\)"),
     (batch_norm, "depends on the other images of the batch; is it left in train mode"),
@@ -164,8 +191,23 @@ def test_the_range_that_a_network_expects_is_found(
     data: Data, model: nn.Module, frame: dict[str, Any], named: str
 ) -> None:
     x, y = data.test.images(slice(None)), data.test.labels
-    check_range(Expects(0, 1), x, y)
+    assert check_range(Expects(0, 1), x, y) == "the network classifies 100.0% of 20 images in [0, 1]"
     check_range(Normalized(model, **frame), x, y)
-    message = rf"classifies 50% of 20 images in \[0, 1\], and 100% as .*{named}.*saddlepoint.models.Normalized"
+    message = rf"classifies 50\.0% of 20 images in \[0, 1\], and 100\.0% as .*{named}.*saddlepoint.models.Normalized"
     with pytest.raises(InputError, match=message):
         check_range(model, x, y)
+
+
+def test_a_range_that_does_a_little_better_is_mentioned(data: Data) -> None:
+    """Not refused: a network may well do better on images of more contrast than those it was made for."""
+    x, y = data.test.images(slice(None)), data.test.labels
+
+    class Hesitant(Expects):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            if x.amax() < 200:
+                logits[0] = -logits[0]
+            return logits
+
+    found = check_range(Hesitant(0, 0), x, y)
+    assert "classifies 95.0% of 20 images in [0, 1], and 100.0% as images in [0, 255] (scale: 255); if that" in found

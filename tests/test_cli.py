@@ -108,3 +108,17 @@ def test_each_command_names_the_next(command: Run, tmp_path: Path) -> None:
     assert "loss_histograms.py" in table.out.splitlines()[-1]
     nothing = command("scripts/loss_histograms.py", *tiny, f"output_dir={tmp_path}/elsewhere")
     assert "scripts/reproduce.py" in nothing.out.splitlines()[-1]
+
+
+def test_options_may_stand_among_the_overrides(command: Run, tmp_path: Path) -> None:
+    outcome = command("train.py", "model=wide", "--cfg", "job", "seed=7", "--config-dir", str(tmp_path))
+    assert (outcome.status, "seed: 7" in outcome.out, "name: wide" in outcome.out) == (0, True, True)
+
+
+@pytest.mark.parametrize("option", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"]])
+def test_choices_of_ones_own_are_named(command: Run, tmp_path: Path, option: list[str]) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mynet.yaml").write_text("")
+    given = [part.format(tmp_path) for part in option]
+    outcome = command("train.py", *given, "model=mynett")
+    assert outcome.err.endswith("mynet, simple, wide (did you mean mynet?)\n")

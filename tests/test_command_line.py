@@ -88,6 +88,9 @@ BAD_INPUT = [
     (["runtime.precision=float8"], "runtime.precision=float8; choose auto, float32 or bfloat16"),
     (["runtime.threads=0"], "runtime.threads=0; expected a whole number of at least 1"),
     (["dataset.data.held_out=5000"], "dataset.held_out=5000; expected between 1 and 1296"),
+    (["expriment=table1"], "unknown setting 'expriment' (did you mean experiment?)"),
+    (["-m", "hydra/sweeper=optuna", "seed=1,2"], "unknown hydra/sweeper 'optuna'\n"),
+    (["+dataset.network.channels_of._target_=nowhere.Net"], "nowhere cannot be imported; put the folder it is in into"),
     (["model=simple,wide"], "Ambiguous value for argument 'model=simple,wide'"),
 ]
 
@@ -109,6 +112,8 @@ BAD_SCRIPT_INPUT = [
     (TABLE, "models=wide", "models=wide; expected a list such as [wide]"),
     (TABLE, "trainings=pgd", "trainings=pgd; expected a list such as [pgd]"),
     (TABLE, "models=[widee]", "models=[widee]: unknown model 'widee'; choose from architecture_b, capacity2,"),
+    (TABLE, "models=[wid]", "simple, wide (did you mean wide?)"),
+    ("scripts/export.py", "models=[wide]", "nothing to export; train a network first"),
     (REPRODUCE, "trainings=[pdg]", "trainings=[pdg]: unknown training 'pdg'; choose from fgsm, fgsm_rs, pgd,"),
     (TABLE, "seeds=0", "seeds=0; expected a whole number of at least 1"),
     (TABLE, "seeds=abc", "seeds=abc; expected a whole number of at least 1"),

@@ -33,7 +33,15 @@ TINY = [
     "logger=wandb",
     "runtime.threads=1",
 ]
-CURVES = ("train_loss", "held_out_natural", "held_out_robust", "learning_rate", "images_per_second")
+CURVES = (
+    "train_loss",
+    "held_out_natural",
+    "held_out_robust",
+    "held_out_natural_loss",
+    "held_out_robust_loss",
+    "learning_rate",
+    "images_per_second",
+)
 
 
 @pytest.fixture

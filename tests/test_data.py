@@ -306,12 +306,17 @@ def test_grey_images_of_ones_own_get_a_channel(tmp_path: Path) -> None:
     [
         ({"x_train": None}, "has no x_train and y_train; expected x_train, y_train, x_test and y_test"),
         ({"y_test": None}, "has no x_test and y_test"),
-        ({"y_train": np.arange(20) - 1}, "y_train has labels from -1 to 18; expected 0 to 2, or dataset.classes=19"),
+        ({"y_train": np.arange(20) - 1}, "labels from -1 to 18; expected 0 to 2, so number them from 0"),
+        ({"y_train": np.arange(20) % 4}, r"y_train has labels from 0 to 3; expected 0 to 2, or dataset\.classes=4"),
+        ({"y_train": np.arange(20) % 2}, r"y_train has labels from 0 to 1; expected 0 to 2, or dataset\.classes=2"),
+        ({"x_test": np.ones((6, 4, 6, 3), np.uint8)}, "x_test has no pixel above 1; expected 0 to 255"),
+        ({"x_train": np.full((20, 4, 6, 4), 9, np.uint8)}, r"not 3 channels; dataset\.channels=4"),
+        ({"x_train": np.full((20, 3, 4, 6), 9, np.uint8)}, r"not 3 channels; expected \(n, h, w, c\)"),
         ({"y_test": np.zeros(5, int)}, r"y_test is int64 \(5,\); expected integers \(6,\)"),
         ({"y_test": np.zeros(6)}, r"y_test is float64 \(6,\); expected integers \(6,\)"),
         ({"x_train": np.zeros((20, 4, 6))}, r"x_train is float64 \(20, 4, 6\); expected uint8"),
         ({"x_train": np.zeros((20, 24), np.uint8)}, r"x_train is uint8 \(20, 24\); expected uint8 \(n, h, w\)"),
-        ({"x_test": np.zeros((6, 4, 4, 3), np.uint8)}, r"images are \(3, 4, 6\) in train and \(3, 4, 4\) in test"),
+        ({"x_test": np.full((6, 4, 4, 3), 9, np.uint8)}, r"images are \(3, 4, 6\) in train and \(3, 4, 4\) in test"),
         ({"y_train": np.array([{}] * 20)}, "is damaged or no .npz of plain arrays"),
     ],
 )
@@ -319,7 +324,7 @@ def test_a_wrong_npz_is_named(tmp_path: Path, change: dict[str, np.ndarray | Non
     arrays = {name: array for name, array in (own_arrays() | change).items() if array is not None}
     np.savez(tmp_path / "own.npz", **arrays)
     with pytest.raises(InputError, match=message) as error:
-        load_own(tmp_path / "own.npz", 0.1, 3)
+        load_own(tmp_path / "own.npz", 0.1, 3, 3)
     assert "own.npz" in str(error.value)
 
 
@@ -376,3 +381,22 @@ def test_a_wrong_folder_is_named(folder: Path) -> None:
     broken.write_bytes(whole)
     with pytest.raises(InputError, match="test has no images"):
         load_own(folder, 0.25, 2)
+
+
+def test_deep_pixels_are_refused_not_cut_off(folder: Path) -> None:
+    deep = folder / "train" / "cats" / "2.png"
+    Image.fromarray(np.full((4, 4), 30_000, np.uint16)).save(deep)
+    with pytest.raises(InputError, match=rf"{deep} has more than 8 bits a pixel \(I;16\)"):
+        load_own(folder, 0.25, 2)
+
+
+def test_class_folders_have_to_agree(folder: Path) -> None:
+    """Labels are positions: another name in one part would be another class."""
+    (folder / "test" / "dogs").rename(folder / "test" / "zebras")
+    with pytest.raises(InputError, match=r"train and test have different class folders \(dogs, zebras\)"):
+        load_own(folder, 0.25, 2)
+    with pytest.raises(InputError, match="no data at"):
+        load_own(folder / "absent", 0.25, 2)
+    (folder / "empty" / "train").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"empty/train has no class folders; expected .*train/<class>/"):
+        load_own(folder / "empty", 0.25, 2)

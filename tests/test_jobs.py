@@ -30,11 +30,12 @@ class Pretended:
     running: list[Pretended]
     after: Path | None = None
     failure: str | None = None
+    done = 0.0
     history: list[tuple[str, str | None, int]]
 
     def __init__(self, name: str, turns: int, fails: bool = False) -> None:
         self.directory = SimpleNamespace(path=Path(name), finished=False)
-        self.turns, self.cost, self.done, self.fails = turns, turns, 0.0, fails
+        self.turns, self.cost, self.fails = turns, turns, fails
         self.gpu: str | None = None
         self.process = SimpleNamespace(terminate=lambda: self.history.append((f"{name} stopped", None, 0)), wait=int)
 
@@ -115,6 +116,19 @@ def test_the_same_run_twice_is_run_one_after_the_other() -> None:
     plan = [Pretended("run", 3), Pretended("run", 3), Pretended("other", 1)]
     train(plan, 3, None, [])
     assert [name for name, _, _ in Pretended.history] == ["run", "other", "run"]
+
+
+def test_without_a_terminal_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Every look at the clock finds it a quarter of an hour later."""
+    clock = iter(range(0, 36000, 900))
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: next(clock))
+    training = Pretended("run", 4)
+    monkeypatch.setattr(Pretended, "done", property(lambda self: 1 - self.turns / 4), raising=False)
+    with caplog.at_level("INFO"):
+        train([training], 1, None, [])  # pytest is no terminal
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("25% trained, about ")
+    assert said[-1] == "trained run"
 
 
 @pytest.fixture

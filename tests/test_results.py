@@ -179,3 +179,9 @@ def test_damaged_arrays_are_named(tmp_path: Path, content: bytes) -> None:
 def test_sha256_is_the_known_one(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_rows_of_a_csv_may_lack_what_later_ones_have(tmp_path: Path) -> None:
+    """A training that goes on under a version that measures more."""
+    write_csv(tmp_path / "t.csv", [{"step": 1}, {"step": 2, "loss": 0.5}])
+    assert read_csv(tmp_path / "t.csv") == [{"step": "1", "loss": ""}, {"step": "2", "loss": "0.5"}]

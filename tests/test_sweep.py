@@ -45,6 +45,8 @@ def test_side_by_side_it_makes_the_same(command: Run, tmp_path: Path) -> None:
     beside = ["hydra/launcher=parallel", "hydra.launcher.jobs=2"]
     outcome = command("train.py", *sweep, *beside, f"output_dir={tmp_path}/two")
     assert (outcome.status, (outcome.out + outcome.err).count("trained ")) == (0, 4)
+    assert "measure them: python scripts/accuracy_table.py " in outcome.out
+    assert outcome.out.rstrip().endswith("'models=[simple]' 'trainings=[standard,fgsm]' seeds=2")
     assert weights(tmp_path / "one") == weights(tmp_path / "two")
     assert len(list(tmp_path.glob("two/*/*/*/train.log"))) == 4
 
@@ -110,10 +112,11 @@ def test_a_killed_sweep_goes_on_bit_for_bit(command: Run, tmp_path: Path) -> Non
 
 
 def test_a_failed_job_is_said_and_loses_no_other(command: Run, tmp_path: Path) -> None:
-    sweep = ["-m", "training=standard", "recipe.batch_size=0,50", "seed=0,1"]
+    sweep = ["-m", "training=standard", "recipe.batch_size=0,50,9999", "seed=0,1"]
     outcome = command("train.py", *sweep, *TINY, f"output_dir={tmp_path}")
     assert outcome.status == 2
-    assert "recipe.batch_size=0; expected a whole number of at least 1" in outcome.err
+    assert "error: recipe.batch_size=0; expected a whole number of at least 1" in outcome.err
+    assert (outcome.out + outcome.err).count("failed: recipe.batch_size=9999; expected between 1 and the 1100") == 2
     assert len(weights(tmp_path)) == 2
 
 

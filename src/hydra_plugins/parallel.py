@@ -29,7 +29,7 @@ class Parallel(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         # Only now: Hydra imports this file for every command of its environment.
-        from saddlepoint.config import typed
+        from saddlepoint.config import next_command, typed
         from saddlepoint.errors import InputError
         from saddlepoint.jobs import Training, spread, train
 
@@ -39,16 +39,23 @@ class Parallel(Launcher):
             raise InputError("hydra/launcher=parallel is for train.py; scripts measure one network after another")
         HydraConfig.instance().set_config(self.config)
         brought = [each for each in typed() if each.startswith("--config-dir")]
-        plan = []
+        plan: list[Training] = []
+        runs: dict[str, list[str]] = {"models": [], "trainings": []}
+        seeds = 1
         for overrides in job_overrides:
             cfg = self.loader.load_sweep_config(self.config, list(overrides))
             HydraConfig.instance().set_config(cfg)  # a run's directory tells what was overridden
+            runs["models"].append(cfg.model.name)
+            runs["trainings"].append(cfg.training.name)
+            seeds = max(seeds, cfg.seed + 1)
             names = cfg.model.name, cfg.training.name, cfg.seed
             plan.append(Training(cfg, *names, [*brought, *overrides], cfg.training.get("source")))
         # Finished ones too: train.py sees whether they are what is asked for, or to be made again.
         jobs, threads, gpus = spread(cfg, self.jobs, len(plan))
         log.info("training %d networks, %d at a time", len(plan), jobs)
         train(plan, jobs, threads, gpus, keep_going=True)
+        chosen = (f"{name}=[{','.join(dict.fromkeys(found))}]" for name, found in runs.items())
+        log.info("measure them: %s", next_command("accuracy_table", *chosen, f"seeds={seeds}"))
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
             if each.failure is None

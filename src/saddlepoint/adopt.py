@@ -14,11 +14,14 @@ from saddlepoint.attacks import undisturbed
 from saddlepoint.errors import InputError
 from saddlepoint.models import Normalized
 
+USUAL = ("state_dict", "model_state_dict", "model", "net")  # where a checkpoint has its state dict
+
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, or of what torch.save made of a state dict; nothing in it is executed.
 
-    A dict with the state dict under "state_dict" is taken too, and DataParallel's "module." is dropped.
+    A dict with the state dict under one of the usual names is taken too, and what DataParallel ("module.") and
+    torch.compile ("_orig_mod.") put before names is dropped.
     """
     try:
         is_safe = path.suffix == ".safetensors"
@@ -31,10 +34,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path} is damaged or holds more than tensors; save it with torch.save(model.state_dict(), path)"
         ) from None
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    if isinstance(found, dict):
+        found = next((found[name] for name in USUAL if isinstance(found.get(name), dict)), found)
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise InputError(f"{path} is no state dict; save it with torch.save(model.state_dict(), path)")
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+        kind = f"a dict of {', '.join(map(str, found))}" if isinstance(found, dict) else f"a {type(found).__name__}"
+        raise InputError(
+            f"{path} is no state dict but {kind}; expected names and tensors, by themselves or under "
+            f"{', '.join(USUAL)}: torch.save(model.state_dict(), path) writes them"
+        )
+    return {name.removeprefix("_orig_mod.").removeprefix("module."): tensor for name, tensor in found.items()}
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -53,8 +61,9 @@ def check(model: nn.Module, x: Tensor, classes: int) -> None:
     x: a few images (n, c, h, w) in [0, 1], at least two.
     """
     with undisturbed(model):
+        images = x.clone().requires_grad_()
         try:
-            logits = model(x.clone().requires_grad_())
+            logits = model(images)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 (it is not ours, and may check its input in any way)
@@ -67,11 +76,22 @@ def check(model: nn.Module, x: Tensor, classes: int) -> None:
                 f"the network returns {tuple(logits.shape)} for {len(x)} images; the data have {classes} classes, "
                 f"expected ({len(x)}, {classes})"
             )
-        if not logits.requires_grad:
-            raise InputError("the network gives no gradient of its images; remove its no_grad or detach")
+        gradient = None
+        if logits.requires_grad:
+            (gradient,) = torch.autograd.grad(logits.square().sum(), images, allow_unused=True)
+        if gradient is None or not gradient.any():
+            raise InputError(
+                "the network gives no gradient of its images, which every attack needs: remove its no_grad or detach, "
+                "and do not round or quantise them"
+            )
         logits = logits.detach()
-        with torch.no_grad():
-            again, alone = model(x), model(x[:1])
+        try:
+            with torch.no_grad():
+                again, alone = model(x), model(x[:1])
+        except Exception as error:  # noqa: BLE001
+            raise InputError(
+                f"the network takes no image by itself ({str(error).splitlines()[0]}); is it left in train mode?"
+            ) from None
     if not logits.isfinite().all():
         raise InputError("the network returns numbers that are not finite")
     if logits.amin() >= 0 and (logits.sum(1) - 1).abs().amax() < 1e-3:
@@ -83,8 +103,10 @@ def check(model: nn.Module, x: Tensor, classes: int) -> None:
         raise InputError("the network's answer depends on the other images of the batch; is it left in train mode?")
 
 
-def check_range(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Raises InputError if images in another range than [0, 1] are classified much better: the model expects that.
+def check_range(model: nn.Module, x: Tensor, y: Tensor) -> str:
+    """How well the model classifies images in [0, 1], in words, and which other range it does better on, if one.
+
+    Raises InputError if it does much better there: the model expects that.
 
     x: images (n, c, h, w) in [0, 1] and their labels, (n,); a hundred or more, of all classes.
     """
@@ -100,8 +122,11 @@ def check_range(model: nn.Module, x: Tensor, y: Tensor) -> None:
         accuracy = {name: (model(each).argmax(1) == y).float().mean().item() for name, each in ranges.items()}
     own = accuracy["images in [0, 1]"]
     best = max(accuracy, key=lambda name: accuracy[name])
+    found = f"the network classifies {own:.1%} of {len(x)} images in [0, 1]"
+    if accuracy[best] == own:
+        return found
+    found += f", and {accuracy[best]:.1%} as {best}"
+    advice = "say what it expects in its config, with _target_: saddlepoint.models.Normalized around it"
     if accuracy[best] > own + 0.1:
-        raise InputError(
-            f"the network classifies {own:.0%} of {len(x)} images in [0, 1], and {accuracy[best]:.0%} as {best}: "
-            "say what it expects in its config, with _target_: saddlepoint.models.Normalized around it"
-        )
+        raise InputError(f"{found}: {advice}")
+    return f"{found}; if that is what it was trained on, {advice}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import os
@@ -11,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,8 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from saddlepoint.config import CONFIGS, one_line
-from saddlepoint.errors import InputError, Stopped
+from saddlepoint.errors import InputError, Stopped, nearest
 from saddlepoint.runtime import STOPS, part
+
+log = logging.getLogger(__name__)
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -41,9 +43,11 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
                 with _memory(cfg, "recipe.batch_size" if config_name == "train" else "evaluation.batch_size"):
                     function(cfg)
             except (InputError, HydraException, OmegaConfBaseException) as error:
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise  # the sweep's other jobs still run
-                _leave(str(error) if isinstance(error, InputError) else _explain(error, config_name))
+                message = str(error) if isinstance(error, InputError) else _explain(error, config_name)
+                if HydraConfig.get().mode == RunMode.MULTIRUN:  # its other jobs still run, and its end names one alone
+                    log.error("failed: %s", message)
+                    raise
+                _leave(message)
 
         main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)
 
@@ -53,6 +57,10 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             if {"-h", "--help"} & set(sys.argv[1:]):
                 print(help_page(function.__globals__["__doc__"], config_name))
                 return
+            # Hydra takes options before overrides only, or after them, and not among them.
+            sys.argv[1:] = sorted(
+                sys.argv[1:], key=lambda each: not each.startswith("-") and bool(re.match(r"~|.*=", each))
+            )
             handlers = {each: signal.signal(each, _stop) for each in STOPS}
             try:
                 main()
@@ -117,7 +125,10 @@ def help_page(usage: str, config_name: str) -> str:
 
 
 def _choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    """Ours, and those of a --config-dir."""
+    brought = re.findall(r"(?:^|\n)(?:--config-dir|-cd)[=\n](.*)", "\n".join(sys.argv[1:]))
+    folders = [CONFIGS, *map(Path, brought)]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -140,11 +151,13 @@ def _explain(error: Exception, config_name: str) -> str:
         # recipe/paper/foo is looked for on behalf of dataset=foo
         group = "dataset" if group.startswith("recipe/") else group
         choices = _choices(group)
-        return f"unknown {group} {given!r}; choose {', '.join(choices)}{_nearest(given, choices)}"
+        return f"unknown {group} {given!r}" + (
+            f"; choose {', '.join(choices)}{nearest(given, choices)}" if choices else ""
+        )
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        nearest = _nearest(unknown[1], _settings(config_name))
-        return f"unknown setting {unknown[1]!r}{nearest}; see all of them with --cfg job"
+        near = nearest(unknown[1], _settings(config_name))
+        return f"unknown setting {unknown[1]!r}{near}; see all of them with --cfg job"
     unset = re.search(r"Missing mandatory value: (\S+)", text)
     if unset:
         return f"{unset[1]} is not set; add {unset[1]}=..."
@@ -161,11 +174,5 @@ def _settings(config_name: str) -> list[str]:
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = OmegaConf.to_container(hydra.compose(config_name))
     assert isinstance(config, dict)
+    config = {"experiment": None, **config}  # a group that adds to the others and is nothing itself
     return [name for key, value in config.items() for name in names(value, str(key))]
-
-
-def _nearest(given: str, choices: list[str]) -> str:
-    near = difflib.get_close_matches(given, choices, 1)
-    # A setting without the name of its group, such as epochs for recipe.epochs.
-    near = near or [choice for choice in choices if choice.endswith(f".{given}")]
-    return f" (did you mean {near[0]}?)" if near else ""

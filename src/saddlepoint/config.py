@@ -20,7 +20,7 @@ from torch import nn
 
 from saddlepoint.attacks import Attack
 from saddlepoint.data import Split, fingerprint
-from saddlepoint.errors import InputError, whole
+from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report.folder import Report
 from saddlepoint.results import Result, sha256, write_atomically
@@ -72,6 +72,10 @@ def build(config: Any, *, allow: Sequence[str] | None = None, **extra: Any) -> A
             cause = cause.__cause__
             if isinstance(cause, InputError):
                 raise cause from None
+            if isinstance(cause, ModuleNotFoundError) and "." not in str(cause.name):
+                raise InputError(
+                    f"{cause.name} cannot be imported; put the folder it is in into PYTHONPATH, or install it"
+                ) from None
         text = one_line(error).replace(
             "set env var HYDRA_FULL_ERROR=1 to see chained exception.", one_line(cause) + ";"
         )
@@ -288,7 +292,8 @@ def refuse_choices(cfg: DictConfig) -> None:
         found = [path.name for path in (Path(cfg.output_dir) / cfg.dataset.name).glob("*")]
         for each in map(str, cfg[name]):  # a file may give it another name, as only its runs can tell
             if each not in known and not fnmatch.filter(found, runs.format(each)):
-                raise InputError(f"{name}=[{each}]: unknown {group} {each!r}; choose from {', '.join(known)}")
+                choices = f"choose from {', '.join(known)}{nearest(each, known)}"
+                raise InputError(f"{name}=[{each}]: unknown {group} {each!r}; {choices}")
     if cfg.evaluation.checkpoint != "last" and HydraConfig.get().job.name not in ("accuracy_table", "export"):
         raise InputError(
             f"evaluation.checkpoint={cfg.evaluation.checkpoint} is for accuracy_table.py and export.py; "

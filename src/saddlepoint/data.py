@@ -88,12 +88,13 @@ def load(name: str, root: str | Path, held_out: int) -> Data:
     return _split(*loaders[name](Path(root)), held_out)
 
 
-def load_own(path: str | Path, held_out: float, classes: int) -> Data:
+def load_own(path: str | Path, held_out: float, classes: int, channels: int | None = None) -> Data:
     """A data set of one's own, shuffled once and for all; a share `held_out` of its training images is set aside.
 
     An .npz with x_train, y_train, x_test, y_test (images uint8, (n, h, w) or (n, h, w, c); labels 0..classes-1), or a
     folder with train/<class>/<image> and test/<class>/<image>, the classes in alphabetical order, all images of one
-    size. Raises InputError naming the file, array or label that is wrong.
+    size. `channels`, where given, is what the images have to have. Raises InputError naming the file, array or label
+    that is wrong.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -110,13 +111,17 @@ def load_own(path: str | Path, held_out: float, classes: int) -> Data:
             )
         if labels.shape != (len(pixels),) or not len(labels) or labels.dtype.kind not in "iu":
             raise InputError(f"{path}: y_{part} is {labels.dtype} {labels.shape}; expected integers ({len(pixels)},)")
-        if labels.min() < 0 or labels.max() >= classes:
-            raise InputError(
-                f"{path}: y_{part} has labels from {labels.min()} to {labels.max()}; expected 0 to {classes - 1}, "
-                f"or dataset.classes={labels.max() + 1}"
-            )
+        if pixels.max() <= 1:
+            raise InputError(f"{path}: x_{part} has no pixel above {pixels.max()}; expected 0 to 255")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes or (part == "train" and high < classes - 1):
+            mend = f"or dataset.classes={high + 1}" if low == 0 else "so number them from 0"
+            raise InputError(f"{path}: y_{part} has labels from {low} to {high}; expected 0 to {classes - 1}, {mend}")
         order = np.random.RandomState(0).permutation(len(labels))
         pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+        if channels not in (None, pixels.shape[3]):
+            hint = f"dataset.channels={pixels.shape[3]}" if pixels.shape[3] in (1, 3, 4) else "expected (n, h, w, c)"
+            raise InputError(f"{path}: x_{part} is {pixels.shape}, which is not {channels} channels; {hint}")
         parts.append((pixels.transpose(0, 3, 1, 2)[order], labels[order]))
     train, test = parts
     if train[0].shape[1:] != test[0].shape[1:]:
@@ -164,6 +169,11 @@ def _read_npz(path: Path, part: str, classes: int) -> Arrays:
 
 def _read_folder(path: Path, part: str, classes: int) -> Arrays:
     folders = sorted(folder for folder in (path / part).glob("*") if folder.is_dir())
+    if not folders:
+        raise InputError(f"{path / part} has no class folders; expected {path}/train/<class>/ and {path}/test/<class>/")
+    others = {folder.name for folder in (path / "train").glob("*") if folder.is_dir()}
+    if different := sorted(others ^ {folder.name for folder in folders}):
+        raise InputError(f"{path}: train and test have different class folders ({', '.join(different)})")
     if len(folders) != classes:
         raise InputError(
             f"{path / part} has {len(folders)} class folders; expected {classes}, or dataset.classes={len(folders)}"
@@ -174,6 +184,8 @@ def _read_folder(path: Path, part: str, classes: int) -> Arrays:
         for file in sorted(each for each in folder.iterdir() if not each.name.startswith(".")):
             try:
                 with Image.open(file) as image:
+                    if image.mode[0] in "IF":  # which a conversion would cut off at 255
+                        raise InputError(f"{file} has more than 8 bits a pixel ({image.mode}); convert it to 8")
                     images.append(np.asarray(image if image.mode == "L" else image.convert("RGB")))
             except (OSError, SyntaxError, Image.DecompressionBombError):
                 raise InputError(f"{file} is broken or no image; repair or remove it") from None

@@ -1,5 +1,10 @@
 """The two ways to leave early: what a user can mend, and a signal."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """A wrong setting, file or environment.
@@ -12,6 +17,14 @@ def whole(value: object, name: str, least: int = 1) -> None:
     """Raises InputError naming `name` unless `value` is a whole number of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{name}={value}; expected a whole number of at least {least}")
+
+
+def nearest(given: str, choices: Sequence[str]) -> str:
+    """For the end of a message: the choice that was probably meant, if one is near."""
+    near = difflib.get_close_matches(given, choices, 1)
+    # A setting without the name of its group, such as epochs for recipe.epochs.
+    near = near or [choice for choice in choices if choice.endswith(f".{given}")]
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class Stopped(BaseException):

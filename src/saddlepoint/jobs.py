@@ -18,7 +18,7 @@ from tqdm import tqdm
 from saddlepoint.config import CONFIGS, build, run_directory
 from saddlepoint.errors import InputError, whole
 from saddlepoint.results import read_csv
-from saddlepoint.runtime import Runtime, visible_gpus
+from saddlepoint.runtime import Runtime, duration, visible_gpus
 
 log = logging.getLogger(__name__)
 
@@ -131,13 +131,18 @@ def train(plan: Sequence[Training], jobs: int, threads: int | None, gpus: list[s
     """
     waiting = sorted(plan, key=lambda each: -each.cost)
     running: list[Training] = []
+    total, begun = sum(each.cost for each in plan), time.monotonic()
+    said = begun
     bar = tqdm(
-        total=sum(each.cost for each in plan),
+        total=total,
         desc="training",
         disable=None,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, about {remaining} left",
         smoothing=0,
     )
+
+    def behind() -> float:
+        return sum(each.cost * each.done for each in plan)
 
     def fail(reason: str) -> None:
         if not keep_going:
@@ -146,7 +151,7 @@ def train(plan: Sequence[Training], jobs: int, threads: int | None, gpus: list[s
 
     try:
         with bar:
-            bar.initial = bar.n = sum(each.cost * each.done for each in plan)
+            bar.initial = bar.n = before = behind()
             while waiting or running:
                 for each in list(waiting):
                     busy = [other.directory.path for other in running]
@@ -169,8 +174,12 @@ def train(plan: Sequence[Training], jobs: int, threads: int | None, gpus: list[s
                         log.info("trained %s", each.directory.path)
                     else:
                         fail(each.failure)
-                bar.n = sum(each.cost * each.done for each in plan)
+                bar.n = behind()
                 bar.refresh()
+                if bar.disable and time.monotonic() - said >= 60 and before < bar.n < total:  # no terminal
+                    said = time.monotonic()
+                    left = (total - bar.n) * (said - begun) / (bar.n - before)
+                    log.info("%.0f%% trained, about %s left", 100 * bar.n / total, duration(left))
     finally:  # a signal too ends here: each finishes its step and writes its state
         for each in running:
             each.process.terminate()

@@ -309,6 +309,9 @@ def test_history_measures_the_held_out_images(make: Make, data: Data) -> None:
     held_out = data.validation.take(13)
     assert trainer.rows[-1]["held_out_natural"] == evaluate(trainer.model, held_out, None).accuracy
     assert trainer.rows[-1]["held_out_robust"] == evaluate(trainer.model, held_out, monitor.attack, seed=3).accuracy
+    robust = evaluate(trainer.model, held_out, monitor.attack, seed=3)
+    assert trainer.rows[-1]["held_out_robust_loss"] == pytest.approx(robust.loss)
+    assert trainer.rows[-1]["held_out_natural_loss"] == evaluate(trainer.model, held_out, None).loss < robust.loss
     assert trainer.rows[-1]["held_out_robust"] < trainer.rows[-1]["held_out_natural"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +47,7 @@ class Report:
         if kind is not None or not self.written:
             return
         log.info("\nwrote %s", ", ".join(map(str, self.written)))
+        log.info("everything on one page: python scripts/report.py %s", shlex.quote(str(self.path)))
         pictures = [path for path in self.written if path.suffix == ".png"]
         if pictures:
             self.tracker.start(self.path, self.config, job="report")

@@ -1,4 +1,4 @@
-"""What is seen of a training while it goes on: held-out accuracies, and examples to look at."""
+"""What is seen of a training while it goes on: held-out accuracies and losses, and examples to look at."""
 
 from __future__ import annotations
 
@@ -40,10 +40,16 @@ class Monitor:
         return f"held_out_{self.select}"
 
     def measure(self, model: nn.Module, held_out: Split, seed: int, processes: Processes) -> dict[str, float]:
-        """Accuracies on the first of the held-out images, 0 to 1."""
+        """Accuracies (0 to 1) and mean cross-entropies on the first of the held-out images."""
         part = held_out.take(self.examples)
         robust = evaluate(model, part, self.attack, seed=seed, batch_size=250, processes=processes)
-        return {"held_out_natural": evaluate(model, part, None).accuracy, "held_out_robust": robust.accuracy}
+        natural = evaluate(model, part, None)
+        return {
+            "held_out_natural": natural.accuracy,
+            "held_out_robust": robust.accuracy,
+            "held_out_natural_loss": natural.loss,
+            "held_out_robust_loss": robust.loss,
+        }
 
     def pictures(self, model: nn.Module, held_out: Split, seed: int, count: int = 8) -> tuple[np.ndarray, list[str]]:
         """Strips of natural, perturbation (eps as full scale) and adversarial image, (n, h, 3w, c), and captions."""

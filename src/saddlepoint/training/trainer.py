@@ -126,7 +126,8 @@ class Trainer:
                 if self.step % self.interval == 0 or self.step == self.steps:
                     self._record()
                     left = (self.steps - self.step) * (time.monotonic() - resumed) / (self.step - first)
-                    log.info("%s  %s left", _in_words(self.rows[-1], self.steps), duration(left))
+                    row = _in_words(self.rows[-1], self.steps)
+                    log.info("%s  %.0f images/s, %s left", row, self.images_per_second, duration(left))
                 elif not stop and (self.processes.count > 1 or now - saved < SECONDS_BETWEEN_STATES):
                     continue  # several processes save together, and their clocks differ
                 self._save()
@@ -181,7 +182,7 @@ class Trainer:
                 buffer /= self.processes.count
 
     def _record(self) -> None:
-        """A row of history: the window's means, and the held-out accuracies."""
+        """A row of history: the window's means, and what the monitor measures."""
         self._check_finite()
         self._share_buffers()
         means = self.processes.gather(self.window[: self._filled()].double().mean(0).tolist())
