@@ -16,6 +16,13 @@ dir=$(mktemp -d /tmp/try_slurm.XXXXXX)
 pids=()
 cleanup() { kill "${pids[@]}" 2> /dev/null || true; }
 trap cleanup EXIT
+within() {  # SECONDS CONDITION: wait for it
+    for _ in $(seq $((5 * $1))); do
+        if eval "$2"; then return; fi
+        sleep 0.2
+    done
+    return 1
+}
 host=$(hostname -s)
 mkdir "$dir/state" "$dir/spool"
 dd if=/dev/urandom of="$dir/munge.key" bs=1024 count=1 status=none
@@ -45,22 +52,22 @@ END
 export SLURM_CONF=$dir/slurm.conf
 munged --foreground --force --socket="$dir/munge.socket" --key-file="$dir/munge.key" --pid-file="$dir/munged.pid" \
     --log-file="$dir/munged.log" --seed-file="$dir/munged.seed" 2> /dev/null & pids+=($!)
-until [ -S "$dir/munge.socket" ]; do sleep 0.1; done
+within 60 '[ -S "$dir/munge.socket" ]' || { echo "skipped: munged does not start here"; cat "$dir/munged.log"; exit 0; }
 slurmctld -D 2> /dev/null & pids+=($!)
 slurmd -D 2> /dev/null & pids+=($!)
-until sinfo --noheader 2> /dev/null | grep -q idle; do sleep 0.5; done
+within 60 'sinfo --noheader 2> /dev/null | grep -q idle' \
+    || { echo "skipped: slurmd does not start here"; tail -n 5 "$dir"/slurm*.log; exit 0; }
 sinfo
 
 settings=(model=simple,wide training=standard,fgsm,pgd recipe.steps=300 recipe.evaluations=30 recipe.monitor.steps=2
     runtime.threads=1 runtime.device=cpu)
 "$PYTHON" train.py -m hydra/launcher=slurm hydra.launcher.cpus_per_task=1 hydra.launcher.timeout_min=30 \
     "${settings[@]}" output_dir="$dir/slurm" & sweep=$!
-victim=
-until [ -n "$victim" ]; do  # a wide network in the middle of its training
-    sleep 0.2
-    victim=$(find "$dir/slurm" -path '*wide-*/state.pt' 2> /dev/null | head -n 1 || true)
-done
-running=$(squeue --noheader --states=R --format=%i | sort -V | tail -n 1)
+# A wide network in the middle of its training, and its job of the six.
+within 600 'ls "$dir"/slurm/*/wide-*/*/state.pt > "$dir/found" 2> /dev/null' || { echo "error: no training began"; exit 1; }
+victim=$(head -n 1 "$dir/found")
+case $victim in *-standard*) job=3 ;; *-fgsm*) job=4 ;; *) job=5 ;; esac
+running=$(squeue --noheader --array --states=R --format=%i | grep "_$job\$") || { echo "error: job $job does not run"; squeue; exit 1; }
 squeue
 echo "requeueing $running while it trains $(dirname "$victim")"
 scontrol requeue "$running"
