@@ -20,7 +20,7 @@ reproduce: .venv/ready ## train, measure and report: DATASET=digits|mnist|cifar1
 report: .venv/ready ## rebuild the report's page from its tables and figures, in seconds: DATASET= RECIPE=
 	@$(RUN) scripts/report.py outputs/$(DATASET)/report$(if $(filter-out paper,$(RECIPE)),-$(RECIPE))
 
-test: .venv/ready ## run the tests; ARGS="-m slow": the commands of the README, with less to do
+test: .venv/ready ## run the tests; ARGS="-m slow" for those that take minutes
 	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: .venv/ready ## check style and types

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 
@@ -26,6 +27,7 @@ def test_one_model_chosen_is_the_only_one_trained() -> None:
     assert planned("dataset=mnist", "models=[simple,capacity2]") == {"simple", "capacity2", "architecture_b"}
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
     """As a power cut would, once while it trains and once while it measures."""
     small = ["recipe.steps=100", "recipe.evaluations=10", "recipe.monitor.steps=2", "recipe.monitor.examples=20"]

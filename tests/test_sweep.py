@@ -59,6 +59,7 @@ def test_side_by_side_a_failed_job_loses_no_other(command: Run, tmp_path: Path) 
     assert len(weights(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_side_by_side_overwrite_trains_again_and_another_config_is_refused(command: Run, tmp_path: Path) -> None:
     """As one after the other: it is train.py that looks at what is there."""
     sweep = ["-m", "hydra/launcher=parallel", "training=standard", *TINY, f"output_dir={tmp_path}"]
@@ -75,6 +76,7 @@ def test_side_by_side_overwrite_trains_again_and_another_config_is_refused(comma
     assert found.stat().st_mtime_ns > before
 
 
+@pytest.mark.slow
 def test_a_sweep_written_in_a_file_is_one_sweep(command: Run, tmp_path: Path) -> None:
     """Its children compose the same file, and are no sweeps again."""
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
