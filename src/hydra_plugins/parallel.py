@@ -47,9 +47,9 @@ class Parallel(Launcher):
             HydraConfig.instance().set_config(cfg)  # a run's directory tells what was overridden
             runs["models"].append(cfg.model.name)
             runs["trainings"].append(cfg.training.name)
-            seeds = max(seeds, cfg.seed + 1)
             names = cfg.model.name, cfg.training.name, cfg.seed
             plan.append(Training(cfg, *names, [*brought, *overrides], cfg.training.get("source")))
+            seeds = max(seeds, cfg.seed + 1)
         # Finished ones too: train.py sees whether they are what is asked for, or to be made again.
         jobs, threads, gpus = spread(cfg, self.jobs, len(plan))
         log.info("training %d networks, %d at a time", len(plan), jobs)
