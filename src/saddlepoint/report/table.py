@@ -42,6 +42,17 @@ def published(dataset: str, item: str) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A cell's text and what is behind it, as plain values."""
+
+    text: str
+    record: dict[str, Any]
+
+
+Row = Sequence[str | Cell]
+
+
+@dataclass(frozen=True)
 class Table:
     """Text cells under headers, and the same content as plain `records` for the CSV.
 
@@ -54,6 +65,15 @@ class Table:
     records: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     at: list[tuple[int, int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, title: str, header: list[str], rows: Sequence[Row], notes: list[str]) -> Table:
+        """From rows of texts and Cells, whose records are taken in the order of reading."""
+        places = [(row, column) for row, cells in enumerate(rows) for column in range(len(cells))]
+        at = [(row, column) for row, column in places if isinstance(rows[row][column], Cell)]
+        texts = [[cell.text if isinstance(cell, Cell) else cell for cell in cells] for cells in rows]
+        records = [cell.record for cells in rows for cell in cells if isinstance(cell, Cell)]
+        return cls(title, header, texts, records, notes, at)
 
     def markdown(self) -> str:
         lines = [self.header, ["---"] + ["--:"] * (len(self.header) - 1), *self.rows]

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saddlepoint.report.table import NAMES, Table, published
+from saddlepoint.report.table import NAMES, Cell, Row, Table, published
 from saddlepoint.results import Result
 
 
@@ -26,42 +26,35 @@ def accuracy_table(
     """
     paper = published(dataset, "accuracy") if compare else None
     columns = [(training, model) for training in trainings for model in models]
-    rows: list[list[str]] = []
-    records, at = [], []
+    rows: list[Row] = []
+    records = []
     # The training loss is the last step's: it says nothing of the best checkpoint.
     of_best = any(result["key"]["checkpoint"] == "best" for result in results)
     for measurement in [*measurements, *([] if of_best else ["train_loss"])]:
-        name = NAMES.get(measurement, measurement)
-        ours, theirs, differences = [name], [f"{name}, paper"], [f"{name}, difference"]
+        name, is_loss = NAMES.get(measurement, measurement), measurement == "train_loss"
+        ours: list[str | Cell] = [name]
+        theirs, differences = [f"{name}, paper"], [f"{name}, difference"]
         for training, model in columns:
             found = [
                 result
                 for result in results
                 if (result["run"]["training"], result["run"]["model"]) == (training, model)
-                and result["key"]["measurement"] == (measurements[0] if measurement == "train_loss" else measurement)
+                and result["key"]["measurement"] == (measurements[0] if is_loss else measurement)
             ]
             reference = paper["cells"].get(training, {}).get(model, {}).get(measurement) if paper else None
-            is_loss = measurement == "train_loss"
-            record = _summary(found, is_loss)
-            value = record["value"]
-            difference = None if value is None or reference is None else value - reference
-            ours.append(_in_words(record, is_loss))
+            record = {
+                "dataset": dataset,
+                "training": training,
+                "model": model,
+                "measurement": measurement,
+                **_beside(_summary(found, is_loss), reference),
+                "source": paper["source"] if paper else None,
+                **_origin(found),
+            }
+            records.append(record)
+            ours.append(Cell(_in_words(record, is_loss), record))
             theirs.append("" if reference is None else f"{reference:g}")
-            differences.append("" if difference is None else f"{difference:+.3g}" if is_loss else _signed(difference))
-            at.append((len(rows), len(ours) - 1))
-            records.append(
-                {
-                    "dataset": dataset,
-                    "training": training,
-                    "model": model,
-                    "measurement": measurement,
-                    **record,
-                    "paper": reference,
-                    "difference": None if difference is None else round(difference, 4),
-                    "source": paper["source"] if paper else None,
-                    **_origin(found),
-                }
-            )
+            differences.append(_difference(record, is_loss))
         rows += [ours, theirs, differences] if any(theirs[1:]) else [ours]
     header = ["Accuracy in %", *(f"{NAMES.get(training, training)} {model}" for training, model in columns)]
     notes = [f"Columns: training method and model. Rows: what it is tested on. {_spread(records)}"]
@@ -70,31 +63,30 @@ def accuracy_table(
         notes.append(f"Paper: {paper['source']}.")
     if of_best:
         notes.append("Checkpoint: the best on the held-out images, not the last.")
-    return Table(
-        f"{dataset}{_threat(results)}: accuracy by training method and model", header, rows, records, notes, at
-    )
+    return Table.of(f"{dataset}{_threat(results)}: accuracy by training method and model", header, rows, notes)
 
 
 def geometry_table(results: Sequence[Result], *, dataset: str) -> Table:
     """What the text after Figure 2 says of the maxima around one example: their distances and angles."""
-    lines = []
+    rows: list[Row] = []
     for result in results:
         around = {"image": result["key"]["image"], "starts": result["key"]["starts"]}
         found = result["geometry"]
-        cells = [
-            f"{_network(result)}, image {around['image']}",
+        record = _record(result, dataset, **around, loss_median=result["loss_median"], **found)
+        cells: Row = [
+            Cell(f"{_network(result)}, image {around['image']}", record),
             f"{result['loss_median']:.3g}",
             f"{found['distance_mean']:.2f} ± {found['distance_sd']:.2f}",
             f"{found['random_distance']:.2f}",
             f"{found['angle_mean']:.0f} ± {found['angle_sd']:.0f}",
         ]
-        lines.append((cells, _record(result, dataset, **around, loss_median=result["loss_median"], **found)))
+        rows.append(cells)
     header = ["Network", "Median loss", "Distance between maxima", "Between random points", "Angle (degrees)"]
     notes = [
         "Euclidean distances on images in [0, 1], mean ± standard deviation over pairs of end points of PGD.",
         'Paper: distances "close to the expected distance between two random points", angles "close to 90°".',
     ]
-    return _by_line(f"{dataset}: the maxima that PGD finds", header, lines, notes)
+    return Table.of(f"{dataset}: the maxima that PGD finds", header, rows, notes)
 
 
 def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:
@@ -115,6 +107,12 @@ def _summary(found: Sequence[Result], is_loss: bool) -> dict[str, Any]:
         "seeds": len(values),
         "examples": found[0]["key"]["examples"],
     }
+
+
+def _beside(summary: dict[str, Any], reference: float | None) -> dict[str, Any]:
+    """The summary, the paper's number and the difference from it."""
+    known = summary["value"] is not None and reference is not None
+    return {**summary, "paper": reference, "difference": round(summary["value"] - reference, 4) if known else None}
 
 
 def _spread(records: Sequence[Mapping[str, Any]]) -> str:
@@ -150,37 +148,33 @@ def adversaries_table(
     paper = published(dataset, "adversaries") if compare else None
     cells = paper["cells"] if paper else {}
     others = paper.get("released", {}) if paper else {}
-    text, records = [], []
+    lines: list[Row] = []
+    records = []
     results = [result for _, _, found in rows for result in found]
     parts = {_part(result) for result in results}
     for name, source, found in rows:
         attack = found[0]["key"]["attack"] or {} if found else {}
         reference, released = (each.get(source, {}).get(name) for each in (cells, others))
-        record = _summary(found, False)
-        difference = None if record["value"] is None or reference is None else record["value"] - reference
+        record = {
+            "dataset": dataset,
+            "attack": name,
+            "source": source,
+            **_beside(_summary(found, False), reference),
+            "released_model": released,
+            **_origin(found),
+        }
+        records.append(record)
         part = _part(found[0]) if found and len(parts) > 1 else None
-        text.append(
+        lines.append(
             [
                 NAMES.get(name, name) + (f" (first {part})" if part else ""),
                 str(attack.get("steps", "")),
                 str(attack.get("restarts", "")),
                 "" if name == "natural" else source.replace("_prime", "'"),
-                _in_words(record, False),
-                *(["" if reference is None else f"{reference:g}", _signed(difference)] if paper else []),
+                Cell(_in_words(record, False), record),
+                *(["" if reference is None else f"{reference:g}", _difference(record, False)] if paper else []),
                 *(["" if released is None else f"{released:g}"] if others else []),
             ]
-        )
-        records.append(
-            {
-                "dataset": dataset,
-                "attack": name,
-                "source": source,
-                **record,
-                "paper": reference,
-                "difference": None if difference is None else round(difference, 4),
-                "released_model": released,
-                **_origin(found),
-            }
         )
     header = ["Adversary", "Steps", "Restarts", "Source", "Accuracy in %", *(["Paper", "Difference"] if paper else [])]
     header += ["Released model"] if others else []
@@ -201,9 +195,7 @@ def adversaries_table(
     notes += _said_once(results)
     if paper:
         notes.append(f"Paper: {paper['source']}." + (f" Released model: {paper['released_source']}." if others else ""))
-    at = [(row, 4) for row in range(len(text))]
-    title = f"{dataset}{_threat(results)}: {network} against every adversary"
-    return Table(title, header, text, records, notes, at)
+    return Table.of(f"{dataset}{_threat(results)}: {network} against every adversary", header, lines, notes)
 
 
 def grid_table(
@@ -224,30 +216,25 @@ def grid_table(
     """
     paper = published(dataset, item) if item else None
     lines, columns = (list(dict.fromkeys(pair[side] for pair in cells)) for side in (0, 1))
-    rows: list[list[str]] = []
-    records, at = [], []
+    rows: list[Row] = []
+    records = []
     for line in lines:
-        row = [NAMES.get(line, line)]
+        row: list[str | Cell] = [NAMES.get(line, line)]
         for column in columns:
             found = cells[line, column]
             reference = paper["cells"].get(line, {}).get(column) if paper else None
-            record = _summary(found, False)
+            record = {
+                "dataset": dataset,
+                sides[0]: line,
+                sides[1]: column,
+                **_summary(found, False),
+                "paper": reference,
+                **_origin(found),
+            }
+            records.append(record)
             short = record["value"] is not None and not intervals
-            at.append((len(rows), len(row)))
-            row.append(
-                (f"{record['value']:.1f}" if short else _in_words(record, False))
-                + ("" if reference is None else f" [{reference:g}]")
-            )
-            records.append(
-                {
-                    "dataset": dataset,
-                    sides[0]: line,
-                    sides[1]: column,
-                    **record,
-                    "paper": reference,
-                    **_origin(found),
-                }
-            )
+            text = f"{record['value']:.1f}" if short else _in_words(record, False)
+            row.append(Cell(text + ("" if reference is None else f" [{reference:g}]"), record))
         rows.append(row)
     results = [result for found in cells.values() for result in found]
     names = [NAMES.get(column, column) for column in columns]
@@ -259,42 +246,38 @@ def grid_table(
     if paper:
         notes.append(f"In square brackets, the paper: {paper['source']}.")
     header = [f"{sides[0].capitalize()} / {sides[1]}", *names]
-    return Table(f"{dataset}{_threat(results)}: {title}", header, rows, records, notes, at)
+    return Table.of(f"{dataset}{_threat(results)}: {title}", header, rows, notes)
 
 
 def epsilon_table(results: Sequence[Result], *, dataset: str, compare: bool = True) -> Table:
     """Figure 6 in numbers: a row for each network and attack, a column for each eps; one norm's results."""
     paper = published(dataset, "epsilon") if compare else None
     norm, all_eps = results[0]["key"]["norm"], results[0]["key"]["eps"]
-    rows: list[list[str]] = []
-    records, at = [], []
+    rows: list[Row] = []
     for result in results:
         training, attack = result["run"]["training"], result["key"]["attack"]
         theirs = paper["cells"].get(norm, {}).get(training, {}).get(attack, {}) if paper else {}
-        row = [f"{NAMES.get(training, training)}, {NAMES.get(attack, attack)}"]
+        row: list[str | Cell] = [f"{NAMES.get(training, training)}, {NAMES.get(attack, attack)}"]
         for eps, accuracy, (low, high) in zip(all_eps, result["accuracies"], result["intervals"], strict=True):
-            at.append((len(rows), len(row)))
-            row.append(f"{100 * accuracy:.1f}" + (f" ({theirs[eps]:g})" if eps in theirs else ""))
-            records.append(
-                {
-                    "dataset": dataset,
-                    "norm": norm,
-                    "eps": eps,
-                    "training": training,
-                    "attack": attack,
-                    "value": 100 * accuracy,
-                    "low": 100 * low,
-                    "high": 100 * high,
-                    "examples": result["key"]["examples"],
-                    "paper": theirs.get(eps),
-                    **_origin([result]),
-                }
-            )
+            record = {
+                "dataset": dataset,
+                "norm": norm,
+                "eps": eps,
+                "training": training,
+                "attack": attack,
+                "value": 100 * accuracy,
+                "low": 100 * low,
+                "high": 100 * high,
+                "examples": result["key"]["examples"],
+                "paper": theirs.get(eps),
+                **_origin([result]),
+            }
+            row.append(Cell(f"{100 * accuracy:.1f}" + (f" ({theirs[eps]:g})" if eps in theirs else ""), record))
         rows.append(row)
     notes = ["Accuracy in %.", *_parts(results)]
     if paper:
         notes.append(f"In brackets, the paper: {paper['source']}.")
-    return Table(f"{dataset}: accuracy against eps, {norm}", ["Training, attack", *all_eps], rows, records, notes, at)
+    return Table.of(f"{dataset}: accuracy against eps, {norm}", ["Training, attack", *all_eps], rows, notes)
 
 
 def segments_table(results: Sequence[Result], *, dataset: str) -> Table:
@@ -309,65 +292,55 @@ def segments_table(results: Sequence[Result], *, dataset: str) -> Table:
         "Negative cosines",
     ]
     names = ("ends", "middle", "random", "highest_at_an_end", "cosine", "negative_cosines")
-    lines = []
+    rows: list[Row] = []
     for result in results:
-        cells = [
-            _network(result),
+        cells: Row = [
+            Cell(_network(result), _record(result, dataset, **{name: result[name] for name in names})),
             *(f"{result[name]:.3g}" for name in names[:3]),
             f"{100 * result['highest_at_an_end']:.0f}%",
             f"{result['cosine']:.3f}",
             f"{100 * result['negative_cosines']:.0f}%",
         ]
-        lines.append((cells, _record(result, dataset, **{name: result[name] for name in names})))
+        rows.append(cells)
     notes = [
         "Means over pairs of maxima around a few test images. The paper: along the segment between two maxima the loss "
         "is highest at the ends and lower by a constant factor in the middle, still far above that of a random point; "
         "some adversarial perturbations have a negative inner product with the gradient."
     ]
-    return _by_line(f"{dataset}: between the maxima", header, lines, notes)
+    return Table.of(f"{dataset}: between the maxima", header, rows, notes)
 
 
 def filters_table(results: Sequence[Result], *, dataset: str) -> Table:
     """ICLR Figures 9 and 10 in numbers: a row for each network."""
     names = ("filters", "alive", "single_weight", "bias_low", "bias_high")
-    lines = []
+    rows: list[Row] = []
     for result in results:
-        cells = [
-            _network(result),
+        cells: Row = [
+            Cell(_network(result), _record(result, dataset, **{name: result[name] for name in names})),
             f"{result['alive']} of {result['filters']}",
             f"{result['single_weight']} of {result['alive']}",
             f"{result['bias_low']:.3f} to {result['bias_high']:.3f}",
         ]
-        lines.append((cells, _record(result, dataset, **{name: result[name] for name in names})))
+        rows.append(cells)
     header = ["Network", "Filters alive", "Of these, one weight has 90%", "Biases of the output layer"]
     notes = [
         "First convolution: a filter is alive if its response to test images varies by more than 1% of the most "
         "varying one's. The paper, on MNIST: 3 of 32 filters of the robust networks are used, each with one weight."
     ]
-    return _by_line(f"{dataset}: the first and the last layer", header, lines, notes)
+    return Table.of(f"{dataset}: the first and the last layer", header, rows, notes)
 
 
 def diagnostics_table(found: Mapping[str, Sequence[Mapping[str, Any]]], *, dataset: str, notes: Sequence[str]) -> Table:
     """Signs of masked gradients: `found` is network -> checks (name, expected, numbers, passed, command, files)."""
-    rows, records = [], []
+    rows: list[Row] = []
     for network, checks in found.items():
         for check in checks:
             numbers = ", ".join(f"{name}: {value:.1%}" for name, value in check["numbers"].items())
             verdict = "pass" if check["passed"] else "suspicious"
-            rows.append([f"{network}: {check['name']}", check["expected"], numbers, verdict])
-            records.append({"dataset": dataset, "network": network, **check, "numbers": numbers, "verdict": verdict})
+            record = {"dataset": dataset, "network": network, **check, "numbers": numbers, "verdict": verdict}
+            rows.append([f"{network}: {check['name']}", check["expected"], numbers, Cell(verdict, record)])
     header = ["Network: sign", "Where nothing is masked", "Found", "Verdict"]
-    return Table(
-        f"{dataset}: signs of masked gradients", header, rows, records, list(notes), [(r, 3) for r in range(len(rows))]
-    )
-
-
-Line = tuple[list[str], dict[str, Any]]  # a row's cells, and the record behind its first
-
-
-def _by_line(title: str, header: list[str], lines: Sequence[Line], notes: list[str]) -> Table:
-    rows, records = [cells for cells, _ in lines], [record for _, record in lines]
-    return Table(title, header, rows, records, notes, [(row, 0) for row in range(len(rows))])
+    return Table.of(f"{dataset}: signs of masked gradients", header, rows, list(notes))
 
 
 def _network(result: Result) -> str:
@@ -413,5 +386,9 @@ def _said_once(results: Sequence[Result]) -> list[str]:
     return ['"first n": measured on the first n test images only.'] if differ else _parts(results)
 
 
-def _signed(difference: float | None) -> str:
-    return "" if difference is None else f"{round(difference, 1) + 0.0:+.1f}"
+def _difference(record: Mapping[str, Any], is_loss: bool) -> str:
+    """In words; from the numbers themselves, as the record's has been rounded."""
+    if record["difference"] is None:
+        return ""
+    difference = record["value"] - record["paper"]
+    return f"{difference:+.3g}" if is_loss else f"{round(difference, 1) + 0.0:+.1f}"
