@@ -44,6 +44,16 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert Runtime("auto").torch_device == CPU
 
 
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=r"runtime\.device=cuda:2 is not there; the last GPU is cuda:1"):
+        Runtime("cuda:2")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InputError, match="process 3 of this machine has no GPU of its own; start at most 2"):
+        Runtime("cuda")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -183,12 +183,15 @@ class Runtime:
             raise InputError(
                 f"runtime.device={self.device}, but no GPU is visible here; use runtime.device=cpu or auto"
             )
-        if self.torch_device == torch.device("cuda"):  # one GPU for each process that torchrun starts here
-            local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-            if local >= gpus:
-                raise InputError(f"process {local + 1} of this machine has no GPU of its own; start at most {gpus}")
-            self.torch_device = torch.device("cuda", local)
         if self.torch_device.type == "cuda":
+            gpus = torch.cuda.device_count()
+            if self.torch_device.index is None:  # one GPU for each process that torchrun starts here
+                local = int(os.environ.get("LOCAL_RANK", 0))
+                if local >= gpus:
+                    raise InputError(f"process {local + 1} of this machine has no GPU of its own; start at most {gpus}")
+                self.torch_device = torch.device("cuda", local)
+            elif self.torch_device.index >= gpus:
+                raise InputError(f"runtime.device={self.device} is not there; the last GPU is cuda:{gpus - 1}")
             torch.cuda.set_device(self.torch_device)
             # float32 means float32: convolutions would otherwise round to 10 bits of mantissa (TF32).
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
