@@ -46,7 +46,7 @@ from saddlepoint.report.table import Table
 from saddlepoint.results import write_json
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
 from saddlepoint.threat import Threat
-from saddlepoint.tracking import Quiet
+from saddlepoint.tracking import Tracker
 from saddlepoint.training import Monitor, Trainer
 from saddlepoint.training.checkpoint import RunDirectory
 from saddlepoint.training.objectives import Adversarial
@@ -311,7 +311,7 @@ def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtim
     `needed`: precision -> share of the ceiling, from `measure`.
     """
     runs = own_contenders(case, [], runtime)
-    kinds = {activity for activity in supported_activities() if runtime.torch_device.type.upper() in activity.name}
+    kinds = {each for each in supported_activities() if each.name in ("CPU", runtime.torch_device.type.upper())}
     spent_in: dict[str, dict[tuple[str, str], float]] = {}  # precision -> (operation, shapes) -> ms a step
     for precision in needed:
         run = runs[f"saddlepoint, {precision}"]
@@ -320,6 +320,8 @@ def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtim
             run()
         operations = spent_in[precision] = {}
         for event in profiler.key_averages(group_by_input_shape=True):
+            if event.device_type.name != "CPU":
+                continue  # a GPU's kernel, whose time its operation has too
             shapes = ", ".join("x".join(map(str, shape)) for shape in event.input_shapes if shape)
             spent = event.self_device_time_total if runtime.torch_device.type == "cuda" else event.self_cpu_time_total
             operation = (event.key.removeprefix("aten::"), shapes)
@@ -377,7 +379,7 @@ def trainer_overhead(repeats: int, runtime: Runtime) -> dict[str, Any]:
             Data(split, split, split),
             runtime=runtime,
             directory=RunDirectory(folder),
-            tracker=Quiet(),
+            tracker=Tracker(),
             monitor=Monitor(attack, 100),
             metadata={},
             seed=0,

@@ -29,11 +29,14 @@ SETTINGS = [
 ]
 
 
+# Two processes also where there is one GPU or none.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
 def run(processes: int, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [sys.executable, *launcher, script, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ from saddlepoint.data import Data, Split
 from saddlepoint.models import ResNet
 from saddlepoint.runtime import Runtime, part
 from saddlepoint.threat import Threat
-from saddlepoint.tracking import Quiet
+from saddlepoint.tracking import Tracker
 from saddlepoint.training import Monitor, Trainer
 from saddlepoint.training.checkpoint import RunDirectory
 from saddlepoint.training.objectives import Standard
@@ -106,7 +109,7 @@ attack = PGD(Threat("linf", 0.1), 1)
 runtime = Runtime("cpu", threads=1)
 Trainer(
     model, Standard(), Data(split, split, split), runtime=runtime, directory=RunDirectory(sys.argv[1]),
-    tracker=Quiet(), monitor=Monitor(attack, 8), metadata={}, seed=0, batch_size=8,
+    tracker=Tracker(), monitor=Monitor(attack, 8), metadata={}, seed=0, batch_size=8,
     optimizer=partial(torch.optim.SGD, lr=0.01), schedule=Constant(0.01), steps=6, evaluations=2,
 ).fit()
 torch.save(model.state_dict(), f"{sys.argv[1]}/rank{runtime.processes.rank}.pt")
@@ -157,8 +160,8 @@ def test_a_signal_stops_all_of_them_at_the_same_step(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
     settings = ["training=standard", "recipe.steps=100000", "recipe.evaluations=10000", "recipe.monitor.steps=1"]
     arguments = [*command, *settings, "runtime.threads=1", f"output_dir={tmp_path}"]
-    pipe, environment = subprocess.PIPE, {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
     while process.poll() is None and not list(tmp_path.rglob("previous.pt")):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ import pytest
 import wandb
 from PIL import Image
 
-from saddlepoint.tracking import Quiet, Tracker, Wandb
+from saddlepoint.tracking import Tracker, Wandb
 
 CONFIG = {
     "seed": 3,
@@ -76,7 +76,7 @@ def test_a_failure_to_start_is_said_once_and_never_raised(
 
 
 def test_quiet_and_a_tracker_that_was_not_started_do_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    quiet = Quiet()
+    quiet = Tracker()
     quiet.start(tmp_path, CONFIG)
     use_all(quiet)
     use_all(Wandb("saddlepoint", "offline"))

@@ -114,8 +114,8 @@ def new_network(cfg: DictConfig) -> nn.Module:
     init = generator(cfg.seed, "init")
     if cfg.dataset.network.get("_target_") in OURS:
         return build(cfg.dataset.network, generator=init)
-    with torch.random.fork_rng():
-        torch.manual_seed(init.initial_seed())
+    with torch.random.fork_rng(devices=[]):  # drawn on the CPU
+        torch.default_generator.manual_seed(init.initial_seed())
         network = build(cfg.dataset.network)
     if not isinstance(network, nn.Module):
         raise InputError(f"dataset.network is a {type(network).__name__}; expected a torch.nn.Module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,30 +218,16 @@ def _mnist(root: Path) -> tuple[Arrays, Arrays, int]:
         part = MNIST(str(root), train=train, download=download)
         return part.data.numpy()[:, None], part.targets.numpy()
 
-    raw = root / "MNIST" / "raw"
-    if not all((raw / name).exists() for name in MNIST_MD5):
-        _fetch("mnist", raw, lambda: read(train=True, download=True))
-    for name, expected in MNIST_MD5.items():
-        if hashlib.md5((raw / name).read_bytes()).hexdigest() != expected:
-            raise InputError(
-                f"{raw / name} is not the published file (wrong md5); delete it to have it downloaded again"
-            )
+    _published("mnist", root / "MNIST" / "raw", MNIST_MD5, lambda: read(train=True, download=True))
     return read(True, False), read(False, False), 255
 
 
 def _cifar10(root: Path) -> tuple[Arrays, Arrays, int]:
     from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity
 
-    folder = root / CIFAR10.base_folder
-    files = [*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]]
-    if not all((folder / name).exists() for name, _ in files):
-        _fetch("cifar10", folder, lambda: CIFAR10(str(root), download=True))
-    for name, expected in files:
-        if not check_integrity(str(folder / name), expected):
-            raise InputError(
-                f"{folder / name} is not the published file (wrong md5); delete it to have it downloaded again"
-            )
+    listed = [*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]]
+    files = dict(listed)
+    _published("cifar10", root / CIFAR10.base_folder, files, lambda: CIFAR10(str(root), download=True))
 
     def read(train: bool) -> Arrays:
         part = CIFAR10(str(root), train=train)
@@ -250,16 +236,22 @@ def _cifar10(root: Path) -> tuple[Arrays, Arrays, int]:
     return read(True), read(False), 255
 
 
-def _fetch(name: str, folder: Path, download: Any) -> None:
-    """Run torchvision's download; its many ways to fail become one line."""
+def _published(name: str, folder: Path, files: Mapping[str, str], download: Callable[[], object]) -> None:
+    """Download what is missing, and check the md5 of every file. Raises InputError, in one line, if either fails."""
     try:
-        download()
+        if not all((folder / file).exists() for file in files):
+            download()
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{name} is not under {folder} and cannot be downloaded ({reason}); "
             f"put its files there, or use dataset=digits, which needs none"
         ) from None
+    for file, expected in files.items():
+        if hashlib.md5((folder / file).read_bytes()).hexdigest() != expected:
+            raise InputError(
+                f"{folder / file} is not the published file (wrong md5); delete it to have it downloaded again"
+            )
 
 
 class CropFlip:

@@ -67,13 +67,7 @@ class Training:
         settings += [f"runtime.threads={threads}"] if threads else []
         environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
         self.gpu = gpu
-        try:
-            self.directory.path.mkdir(parents=True, exist_ok=True)
-            self.log = (self.directory.path / "train.log").open("a+")
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {self.directory.path} ({error.strerror}); choose output_dir=..."
-            ) from None
+        self.log = self.directory.open("train.log")
         self.log_begins = self.log.seek(0, os.SEEK_END)
         self.process = subprocess.Popen(
             [sys.executable, str(CONFIGS.parent / script), *settings],

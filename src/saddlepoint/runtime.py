@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,8 +106,10 @@ class Processes:
             raise InputError(
                 f"WORLD_SIZE is set, but not as torchrun does ({reason}); unset it, or use torchrun"
             ) from None
-        # What the processes agree on lies in main memory, so that no GPU is waited for.
-        self.on_cpu: Any = distributed.new_group(backend="gloo") if self.count > 1 else None
+        # What the processes agree on lies in main memory, so that no GPU is waited for; and they may wait long for each
+        # other, as an evaluation's batches take longer on one than on another.
+        patience = timedelta(hours=12)
+        self.on_cpu: Any = distributed.new_group(backend="gloo", timeout=patience) if self.count > 1 else None
 
     @property
     def first(self) -> bool:
@@ -138,7 +141,7 @@ class Processes:
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group=self.on_cpu)
         return values
 
 
@@ -201,6 +204,7 @@ class Runtime:
             whole(self.threads, "runtime.threads")
             torch.set_num_threads(self.threads)
         if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
         self.processes = Processes("nccl" if self.torch_device.type == "cuda" else "gloo")

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -24,16 +24,8 @@ Images = Callable[[], tuple[np.ndarray, list[str]]]
 SESSION = 100  # more rows than a measurement writes
 
 
-class Tracker(Protocol):
-    def start(self, directory: Path, config: dict[str, Any], job: str = "train") -> None: ...
-    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
-    def images(self, step: int, name: str, make: Images) -> None: ...
-    def table(self, name: str, rows: list[dict[str, Any]]) -> None: ...
-    def finish(self, summary: Mapping[str, Any]) -> None: ...
-
-
-class Quiet:
-    """No tracker: history.csv holds the numbers."""
+class Tracker:
+    """Tells nobody: history.csv holds the numbers. Others override what they show."""
 
     def start(self, directory: Path, config: dict[str, Any], job: str = "train") -> None: ...
 
@@ -46,7 +38,7 @@ class Quiet:
     def finish(self, summary: Mapping[str, Any]) -> None: ...
 
 
-class Wandb(Quiet):
+class Wandb(Tracker):
     """Weights & Biases: online when a key is configured, otherwise offline (see `wandb leet`, `wandb sync`).
 
     Args:

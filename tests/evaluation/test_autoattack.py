@@ -58,6 +58,15 @@ def test_torchs_own_generator_and_the_model_are_left_alone(bands: Split) -> None
     assert model.training
 
 
+def test_the_weights_get_no_gradient(bands: Split) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    model[1].bias.requires_grad_(False)
+    outcome = evaluate(model, bands, AutoAttack(Threat("linf", 0.04), "fab-t"))
+    assert not outcome.correct.any()
+    assert [parameter.grad for parameter in model.parameters()] == [None, None]
+    assert [parameter.requires_grad for parameter in model.parameters()] == [True, False]
+
+
 def test_it_describes_itself(data: Data) -> None:
     described = AutoAttack(Threat("linf", "8/255"), "square", 1000).describe()
     assert described == {

@@ -92,6 +92,14 @@ def test_crafting_under_autocast_does_not_spoil_the_weights_gradient(model: Seen
         torch.testing.assert_close(ours, expected)
 
 
+def test_trades_under_autocast_reaches_every_weight(model: Seen) -> None:
+    objective = Trades(PGD(Threat("linf", 0.1), steps=1, loss=Divergence()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses, _ = objective(model, X, Y, seeded(0), 0.0)
+    losses.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
 def test_losses_are_float32_under_autocast(model: Seen) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for objective in (Standard(), Adversarial(PGD(Threat("linf", 0.1), steps=1))):

@@ -20,7 +20,7 @@ from saddlepoint.models import CNN, ResNet
 from saddlepoint.results import read_csv, read_json
 from saddlepoint.runtime import Runtime, has_fast_bfloat16
 from saddlepoint.threat import Threat
-from saddlepoint.tracking import Quiet
+from saddlepoint.tracking import Tracker
 from saddlepoint.training import Monitor, Trainer
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
 from saddlepoint.training.objectives import Adversarial, Objective, Standard
@@ -46,7 +46,7 @@ def make(data: Data, directory: RunDirectory, runtime: Runtime) -> Make:
             "data": data,
             "runtime": runtime,
             "directory": RunDirectory(path) if path else directory,
-            "tracker": Quiet(),
+            "tracker": Tracker(),
             "monitor": Monitor(PGD(THREAT, steps=2), examples=20),
             "metadata": {"dataset": "tiny"},
             "seed": 3,
@@ -326,7 +326,7 @@ def test_the_model_trains_in_train_mode(make: Make) -> None:
 def test_the_best_checkpoint_is_the_first_of_the_highest(make: Make, select: str) -> None:
     weights: dict[int, dict[str, Tensor]] = {}
 
-    class Copying(Quiet):
+    class Copying(Tracker):
         def log(self, step: int, metrics: Any) -> None:
             weights[step] = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
 
@@ -411,7 +411,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_state_before(
 def test_the_summary_says_what_was_done(make: Make) -> None:
     finished: list[Any] = []
 
-    class Finished(Quiet):
+    class Finished(Tracker):
         def finish(self, summary: Any) -> None:
             finished.append(summary)
 
@@ -436,7 +436,7 @@ def test_the_summary_says_what_was_done(make: Make) -> None:
 def test_the_tracker_gets_every_row(make: Make) -> None:
     logged: list[tuple[int, dict[str, float]]] = []
 
-    class Logging(Quiet):
+    class Logging(Tracker):
         def log(self, step: int, metrics: Any) -> None:
             logged.append((step, dict(metrics)))
 

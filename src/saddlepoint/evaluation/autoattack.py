@@ -64,6 +64,14 @@ class AutoAttack:
         ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)
         # It draws from torch's own generator, which is not its to move.
         devices = [x.device] if x.device.type == "cuda" else []
-        with undisturbed(model), torch.random.fork_rng(devices):
-            x_adv, _ = ensemble.run_standard_evaluation(x, y, batch_size=len(x))
+        # Nor are the weights' gradients, which FAB would compute and leave behind.
+        weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        try:
+            for weight in weights:
+                weight.requires_grad_(False)
+            with undisturbed(model), torch.random.fork_rng(devices):
+                x_adv, _ = ensemble.run_standard_evaluation(x, y, batch_size=len(x))
+        finally:
+            for weight in weights:
+                weight.requires_grad_(True)
         return x_adv

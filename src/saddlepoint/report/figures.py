@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -119,23 +120,18 @@ def capacity(records: Sequence[Mapping[str, Any]], capacities: Mapping[str, int]
     by_cell = {(record["training"], record["model"], record["measurement"]): record for record in records}
     trainings = list(dict.fromkeys(record["training"] for record in records))
 
-    def series(training: str, measurement: str, name: str, colour: str, kind: Any = "line") -> list[Series]:
+    def series(training: str, measurement: str, name: str, colour: str) -> list[Series]:
         """Ours, and the paper's dashed."""
         cells = {capacity: by_cell.get((training, model, measurement)) for model, capacity in capacities.items()}
         drawn = []
         ours = {capacity: cell for capacity, cell in cells.items() if cell and cell["value"] is not None}
         if ours:
             # One seed's interval, or the spread over seeds.
-            spread = [cell["sd"] or 0 for cell in ours.values()]
-            low = [
-                c["low"] if c["low"] is not None else c["value"] - sd
-                for c, sd in zip(ours.values(), spread, strict=True)
-            ]
-            high = [
-                c["high"] if c["high"] is not None else c["value"] + sd
-                for c, sd in zip(ours.values(), spread, strict=True)
-            ]
-            drawn.append(Series(name, list(ours), [c["value"] for c in ours.values()], colour, kind, low, high))
+            low, high = (
+                [c["value"] + sign * (c["sd"] or 0) if c[end] is None else c[end] for c in ours.values()]
+                for end, sign in (("low", -1), ("high", 1))
+            )
+            drawn.append(Series(name, list(ours), [c["value"] for c in ours.values()], colour, "line", low, high))
         theirs = {capacity: cell["paper"] for capacity, cell in cells.items() if cell and cell["paper"] is not None}
         if theirs:
             drawn.append(Series(f"{name}, paper", list(theirs), list(theirs.values()), colour, "dashed"))
@@ -239,7 +235,7 @@ def epsilon(results: Sequence[Mapping[str, Any]], dataset: str, compare: bool = 
     columns: dict[tuple[str, str], list[Series]] = {}
     for result in results:
         key, training = result["key"], result["run"]["training"]
-        eps = [_fraction(each) for each in key["eps"]]
+        eps = [float(Fraction(each)) for each in key["eps"]]
         low, high = (100 * np.array(ends) for ends in zip(*result["intervals"], strict=True))
         drawn = columns.setdefault((key["norm"], training), [])
         name, colour = NAMES.get(key["attack"], key["attack"]), ATTACK_COLOURS[key["attack"]]
@@ -259,11 +255,6 @@ def epsilon(results: Sequence[Mapping[str, Any]], dataset: str, compare: bool = 
         "gradient (here Square, in the paper the decision-boundary attack). Where the latter is lower, PGD is being "
         "hidden from: in l2 on MNIST. Bars: 95% interval." + (f" Paper: {paper['source']}." if paper else ""),
     )
-
-
-def _fraction(text: str) -> float:
-    over, _, under = str(text).partition("/")
-    return float(over) / float(under or 1)
 
 
 def directions(paths: Mapping[str, Mapping[str, np.ndarray]], dataset: str) -> Chart:

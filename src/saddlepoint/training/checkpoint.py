@@ -21,7 +21,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import yaml
@@ -30,7 +30,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from saddlepoint.errors import InputError
-from saddlepoint.results import read_json, write_atomically, write_csv, write_json
+from saddlepoint.results import read_json, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +58,18 @@ class RunDirectory:
     def finished(self) -> bool:
         return self.summary.exists()
 
+    def open(self, name: str) -> TextIO:
+        """A file of the directory, made with it if need be, to add to. Raises InputError if that cannot be."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return (self.path / name).open("a+")
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path} ({error.strerror}); choose output_dir=...") from None
+
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Train here alone. A process that dies, however it dies, lets go. Raises InputError if another holds it."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+")
-        except OSError as error:
-            raise InputError(f"cannot write to {self.path} ({error.strerror}); choose output_dir=...") from None
-        with file:
+        with self.open(".lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -122,9 +125,6 @@ class RunDirectory:
     def discard_states(self) -> None:
         for path in (self.state, self.previous):
             path.unlink(missing_ok=True)
-
-    def write_history(self, rows: list[dict[str, Any]]) -> None:
-        write_csv(self.history, rows)
 
     def finish(self, summary: dict[str, Any]) -> None:
         write_json(self.summary, summary)

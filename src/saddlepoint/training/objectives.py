@@ -78,6 +78,8 @@ class Trades(Adversarial):
     ) -> tuple[Tensor, Tensor]:
         with undisturbed(model, self.attack.model_mode), torch.no_grad():  # as the attack sees it
             natural = model(x).float().softmax(1)
+        # Some torch keep the weights that autocast casts here, without a gradient, for the passes below.
+        torch.clear_autocast_cache()
         x_adv = self._attack(progress).craft(model, x, natural, generator)
         natural_logits, logits = model(x).float(), model(x_adv)
         # From logarithms: through a probability that is exactly 0 the gradient of Divergence would be 0 / 0.

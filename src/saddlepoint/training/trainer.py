@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from saddlepoint.data import Batches, CropFlip, Data
 from saddlepoint.errors import InputError, Stopped, whole
-from saddlepoint.results import sha256, write_atomically
+from saddlepoint.results import sha256, write_atomically, write_csv
 from saddlepoint.runtime import Runtime, duration, generator, noted_signals
 from saddlepoint.threat import parse_number
 from saddlepoint.tracking import Tracker
@@ -228,7 +228,7 @@ class Trainer:
         if not self.processes.first:
             return
         if self.rows:
-            self.directory.write_history(self.rows)
+            write_csv(self.directory.history, self.rows)
         self.directory.write_state(
             {
                 "made": {"device": self.runtime.torch_device.type, "precision": self.precision},
