@@ -28,6 +28,7 @@ COPIED = (
     "train.py",
     "Makefile",
     "README.md",
+    "docs",
     "pyproject.toml",
     "outputs/reference",
 )

@@ -1,4 +1,4 @@
-"""A network, a method, a checkpoint and data of one's own: the README's example, run; and what is refused."""
+"""A network, a method, a checkpoint and data of one's own: the guide's example, run; and what is refused."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from saddlepoint.data import fingerprint
 from saddlepoint.results import read_json
 
 Run = Callable[..., Outcome]
-README = (ROOT / "README.md").read_text().split("\n## Your own\n")[1].split("\n## ")[0]
-FILES: dict[str, str] = dict(re.findall(r"```\w+\n# (mine/\S+)\n(.*?)```", README, re.S))
-COMMANDS = re.findall(r"^PYTHONPATH=mine python (.*)", README, re.M)
+GUIDE = (ROOT / "docs" / "guide.md").read_text().split("\n## Your own\n")[1].split("\n## ")[0]
+FILES: dict[str, str] = dict(re.findall(r"```\w+\n# (mine/\S+)\n(.*?)```", GUIDE, re.S))
+COMMANDS = re.findall(r"^PYTHONPATH=mine python (.*)", GUIDE, re.M)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The README's folder; what its Python defines can be imported."""
+    """The guide's folder; what its Python defines can be imported."""
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

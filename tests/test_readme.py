@@ -1,4 +1,4 @@
-"""The README says what the evidence says, and its commands exist."""
+"""The README says what the evidence says; its commands and the guide's exist, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from saddlepoint.config import CONFIGS
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = "\n".join(re.findall(r"```\w*\n(.*?)```", README, re.S))
+GUIDE = (ROOT / "docs" / "guide.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```\w*\n(.*?)```", README + GUIDE, re.S))
 COMMANDS = re.findall(r"^((?:python|make|wandb|torchrun) [^#\n]*?)\s*(?:#.*)?$", BLOCKS, re.M)
 
 
@@ -54,6 +55,19 @@ def test_make_targets_exist(command: str) -> None:
     assert words and set(words) <= targets
 
 
-@pytest.mark.parametrize("path", re.findall(r"`((?:src|configs|scripts|tests|outputs/reference)/[\w/.-]*)`", README))
+@pytest.mark.parametrize(
+    "path", re.findall(r"`((?:src|configs|scripts|tests|outputs/reference)/[\w/.-]*)`", README + GUIDE)
+)
 def test_paths_exist(path: str) -> None:
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        if not link.startswith("https://"):
+            assert not path or ((ROOT / page).parent / path).exists(), link
+            headings = re.findall(r"^##+ (.*)", text, re.M)
+            assert not anchor or anchor in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings]
