@@ -225,8 +225,7 @@ def _mnist(root: Path) -> tuple[Arrays, Arrays, int]:
 def _cifar10(root: Path) -> tuple[Arrays, Arrays, int]:
     from torchvision.datasets import CIFAR10
 
-    listed = [*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]]
-    files = dict(listed)
+    files = dict([*CIFAR10.train_list, *CIFAR10.test_list, [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]])
     _published("cifar10", root / CIFAR10.base_folder, files, lambda: CIFAR10(str(root), download=True))
 
     def read(train: bool) -> Arrays:
