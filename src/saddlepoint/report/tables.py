@@ -343,6 +343,39 @@ def diagnostics_table(found: Mapping[str, Sequence[Mapping[str, Any]]], *, datas
     return Table.of(f"{dataset}: signs of masked gradients", header, rows, list(notes))
 
 
+def cost_table(found: Sequence[Mapping[str, Any]], *, dataset: str) -> Table:
+    """What trainings cost: a row for each network and recipe (scripts/cost_table.py), recipes of a network together.
+
+    From the second recipe of a network on, its time stands beside the first one's.
+    """
+    first: dict[tuple[str, str], float] = {}
+    rows: list[Row] = []
+    for each in found:
+        training, model, hours = each["training"], each["model"], each["hours"]
+        times = hours / first.setdefault((training, model), hours)
+        rows.append(
+            [
+                f"{NAMES.get(training, training)} {model}, {each['recipe']}",
+                each["precision"],
+                f"{each['images_per_second']:,.1f}",
+                f"{each['minutes_per_epoch']:,.2f}",
+                f"{each['epochs']:.3g}",
+                Cell(f"{hours:,.2f}", {**each, "times_the_first_recipe": times}),
+                f"{times:.1f}x" if each["recipe"] != found[0]["recipe"] else "",
+                f"{each['peak_memory_mib']:,}",
+            ]
+        )
+    header = ["Network, recipe", "Precision", "Images/s", "Minutes an epoch", "Epochs", "Hours in all"]
+    header += [f"Against {found[0]['recipe']}", "Memory in MiB"]
+    counts = [each["steps_timed"] for each in found]
+    notes = [
+        f"{found[0]['device']}; torch {found[0]['torch']}; batches of {found[0]['batch_size']}. Timed over "
+        f"{min(counts)} to {max(counts)} steps after the first and worked out from there, measurements on held-out "
+        "images left out. Memory: the most that the process held, libraries and data included."
+    ]
+    return Table.of(f"{dataset}: what a training costs", header, rows, notes)
+
+
 def _network(result: Result) -> str:
     training, model = result["run"]["training"], result["run"]["model"]
     return f"{NAMES.get(training, training)} {model}"

@@ -91,12 +91,7 @@ class Trainer:
             data.train, batch_size, self.generators["order"], augmentation, self.generators["augment"]
         )
         self.optimizer = optimizer(parameter_groups(model.parameters(), weight_decay))
-        if (steps is None) == (epochs is None):
-            raise InputError(f"recipe.steps={steps} and recipe.epochs={epochs}; give one of them")
-        if epochs is not None:
-            steps = round(parse_number(epochs, "recipe.epochs") * self.batches.per_epoch)
-        whole(steps, "recipe.steps")
-        self.steps = int(steps or 0)
+        self.steps = number_of_steps(steps, epochs, self.batches.per_epoch)
         self.interval = math.ceil(self.steps / evaluations)
         # Losses and accuracies of the steps since the last row of history: read then, all at once.
         self.window = torch.zeros(self.interval, 2, device=device)
@@ -306,6 +301,17 @@ class Trainer:
             )
             self.tracker.finish(summary)
         return summary
+
+
+def number_of_steps(steps: int | None, epochs: float | str | None, per_epoch: int) -> int:
+    """Of a whole training, from the one of the two that is given. Raises InputError for none, both and nonsense."""
+    if (steps is None) == (epochs is None):
+        raise InputError(f"recipe.steps={steps} and recipe.epochs={epochs}; give one of them")
+    if steps is None:
+        assert epochs is not None
+        steps = round(parse_number(epochs, "recipe.epochs") * per_epoch)
+    whole(steps, "recipe.steps")
+    return steps
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -1,0 +1,112 @@
+"""What a training costs by this recipe and by the paper's: python scripts/cost_table.py dataset=cifar10 recipe=fast
+
+Runs train.py in a folder of its own for a few steps of every model and training, for report.cost.seconds or at least
+one step after the first, and works out the rest. Trainings of yours are neither read nor touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from saddlepoint.cli import entry
+from saddlepoint.config import CONFIGS, SCRIPTS_OWN, alone, build, refuse_choices, report, this_command, typed
+from saddlepoint.errors import InputError
+from saddlepoint.jobs import die_with_parent
+from saddlepoint.report.tables import cost_table
+from saddlepoint.results import read_json
+from saddlepoint.runtime import Runtime
+from saddlepoint.threat import parse_number
+from saddlepoint.training.trainer import number_of_steps
+
+log = logging.getLogger("cost_table")
+
+
+def settings(model: str, training: str, recipe: str, own: bool) -> list[str]:
+    """Of train.py: what was typed here, of which the paper's recipe (`own` is false) takes no changes."""
+    kept = []
+    for each in typed():
+        key = each.lstrip("+~").split("=")[0]
+        ours = key.split(".")[0] in SCRIPTS_OWN or key in ("recipe", "logger", "output_dir")
+        if not ours and (own or not key.startswith("recipe.")):
+            kept.append(each)
+    return [*kept, f"model={model}", f"training={training}", f"recipe={recipe}"]
+
+
+def few_steps(arguments: list[str], steps: int) -> tuple[float, dict[str, Any]]:
+    """Seconds and summary of a training that ends after so many."""
+    with tempfile.TemporaryDirectory() as folder:
+        short = [f"recipe.steps={steps}", "recipe.epochs=null", "recipe.evaluations=1", "recipe.monitor.examples=1"]
+        apart = ["logger=none", f"output_dir={folder}", "hydra.mode=RUN"]
+        done = subprocess.run(
+            [sys.executable, str(CONFIGS.parent / "train.py"), *arguments, *short, *apart],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=die_with_parent,
+        )
+        if done.returncode:
+            raise InputError((done.stderr.splitlines() or ["train.py failed"])[-1].removeprefix("error: "))
+        (path,) = Path(folder).rglob("training.json")
+        summary = read_json(path)
+    return steps * summary["batch_size"] / summary["images_per_second"], summary
+
+
+def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -> dict[str, Any]:
+    """One row. The difference between two trainings is timed, so that neither their start nor their end counts."""
+    arguments = settings(model, training, recipe, own=recipe == cfg.recipe.name)
+    planned = hydra.compose("train", [each for each in arguments if not each.startswith("--")]).recipe
+    per_epoch = images // planned.batch_size
+    steps = number_of_steps(planned.steps, planned.epochs, per_epoch)
+    log.info("timing training=%s model=%s recipe=%s", training, model, recipe)
+    start, _ = few_steps(arguments, 1)
+    timed = max(1, min(steps, math.ceil(parse_number(cfg.report.cost.seconds, "report.cost.seconds") / start)))
+    end, summary = few_steps(arguments, 1 + timed)
+    if end <= start:
+        raise InputError(f"{timed} steps took no time beside a training's start; raise report.cost.seconds")
+    step = (end - start) / timed
+    return {
+        "dataset": cfg.dataset.name,
+        "training": training,
+        "model": model,
+        "recipe": recipe,
+        "device": summary["device"],
+        "torch": summary["torch"],
+        "precision": summary["precision"],
+        "batch_size": planned.batch_size,
+        "epochs": steps / per_epoch,
+        "images_per_second": planned.batch_size / step,
+        "minutes_per_epoch": per_epoch * step / 60,
+        "hours": steps * step / 3600,
+        "peak_memory_mib": summary["peak_memory_mib"],
+        "steps_timed": timed,
+        "command": this_command(),
+    }
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    alone(cfg)
+    refuse_choices(cfg)
+    runtime: Runtime = build(cfg.runtime)
+    images, recipes = len(build(cfg.dataset.data).train), dict.fromkeys([cfg.recipe.name, "paper"])
+    rows = [
+        cost(cfg, model, training, recipe, images)
+        for training in cfg.trainings
+        for model in cfg.models
+        for recipe in recipes
+    ]
+    with report(cfg) as out:
+        out.table(f"cost-{runtime.torch_device.type}", cost_table(rows, dataset=cfg.dataset.name))
+
+
+if __name__ == "__main__":
+    main()
