@@ -147,3 +147,12 @@ def test_freed_memory_is_kept_for_the_next_tensor() -> None:
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, outcome.stdout.split())
     assert after < 100 < before
+
+
+def test_peak_memory_is_this_programs_own() -> None:
+    """Not the parent's, which Linux counts in ru_maxrss of the programs it starts: make reproduce starts trainings."""
+    held = torch.ones(1500, 2**20, dtype=torch.uint8)
+    assert Runtime(device="cpu").peak_memory() > 1500
+    command = "from saddlepoint.runtime import Runtime; print(Runtime(device='cpu').peak_memory())"
+    started = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert 50 < int(started.stdout) < 1500 == len(held)

@@ -9,6 +9,7 @@ import ctypes
 import os
 import platform
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -236,6 +237,10 @@ class Runtime:
         """The most memory this process has held so far, in MiB: the GPU's, or main memory on a CPU."""
         if self.torch_device.type == "cuda":
             return torch.cuda.max_memory_reserved(self.torch_device) // 2**20
+        status = Path("/proc/self/status")
+        if status.exists():  # Linux, where ru_maxrss begins with what the parent process held
+            (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
+            return int(peak) // 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
 
     def describe(self) -> str:
