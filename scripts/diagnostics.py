@@ -58,11 +58,9 @@ def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict
             for factor in settings.factors
         },
         at_full_range=under("full_range", PGD(Threat("linf", bounds[1] - bounds[0]), 100)),
-        white_box=pgd["accuracy"],
         black_box=named("pgd", copy)["accuracy"] if copy else 1.0,
         gradient_free=named("square")["accuracy"],
         zero=zero["share"],
-        strongest=restarted["accuracy"],
         tolerance=(high - low) / 2,
     )
     origin = {"command": network.command, "files": "; ".join(files)}

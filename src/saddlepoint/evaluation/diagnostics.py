@@ -36,22 +36,19 @@ def judge(
     by_restarts: Mapping[int, float],
     by_eps: Mapping[float, float],
     at_full_range: float,
-    white_box: float,
     black_box: float,
     gradient_free: float,
     zero: float,
-    strongest: float,
     tolerance: float,
 ) -> list[Check]:
     """The checks, from accuracies in 0..1 under each attack.
 
     Args:
-        by_steps, by_restarts, by_eps: accuracy under PGD by its number of steps, of restarts, and by eps.
+        by_steps, by_restarts, by_eps: accuracy under PGD by its number of steps, of restarts (from 1), and by eps.
         at_full_range: under PGD with eps the whole pixel range.
-        white_box, black_box: under PGD on the network itself, and the same from an independent copy.
-        gradient_free: under an attack that sees no gradient.
+        black_box: under PGD from an independent copy; it is held against PGD with one restart.
+        gradient_free: under an attack that sees no gradient; it is held against PGD with the most restarts.
         zero: share of images without a gradient.
-        strongest: under the strongest white-box attack at hand.
         tolerance: how far sampling alone may move an accuracy: half of its 95% interval.
     """
 
@@ -61,6 +58,7 @@ def judge(
     def named(unit: str, values: Mapping[int, float] | Mapping[float, float]) -> dict[str, float]:
         return {f"{unit} {key:g}": value for key, value in values.items()}
 
+    white_box, *_, strongest = by_restarts.values()
     white, best = {"white box": white_box}, {"strongest white box": strongest}
     return [
         Check("more steps", "no weaker", named("steps", by_steps), falls(list(by_steps.values()))),
