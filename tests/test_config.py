@@ -201,6 +201,8 @@ def test_a_damaged_config_of_a_run_is_refused(directory: RunDirectory, content: 
         (["+report.attacks.mine=null"], False),
         (["report.sources.A_prime.seed=3"], False),
         (["report.epsilon.steps=10"], False),
+        (["report.epsilon={steps: 10}"], False),
+        (["report.epsilon.examples=500", "report.epsilon.linf=[0,0.1]"], True),  # fewer numbers, and the same
     ],
 )
 def test_the_papers_numbers_stand_beside_the_papers_settings(

@@ -162,7 +162,7 @@ def variation() -> str:
 
 def comparable() -> bool:
     """Whether the paper's numbers belong beside these: what trains and what attacks is as our files have it."""
-    changed = r"(evaluation|report)\.attacks\b|report\.(sources|epsilon)\b"
+    changed = r"(evaluation|report)\.attacks\b|report\.(sources\b|epsilon(=|\.steps))"
     settings = [override.lstrip("+~") for override in HydraConfig.get().overrides.task]
     shipped = all(map(_shipped, ("experiment", "evaluation", "report")))
     return shipped and not variation() and not any(re.match(changed, each) for each in settings)
