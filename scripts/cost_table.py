@@ -63,9 +63,14 @@ def few_steps(arguments: list[str], steps: int) -> tuple[float, dict[str, Any]]:
 def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -> dict[str, Any]:
     """One row. The difference between two trainings is timed, so that neither their start nor their end counts."""
     arguments = settings(model, training, recipe, own=recipe == cfg.recipe.name)
-    planned = hydra.compose("train", [each for each in arguments if not each.startswith("--")]).recipe
-    per_epoch = images // planned.batch_size
-    steps = number_of_steps(planned.steps, planned.epochs, per_epoch)
+    whole = hydra.compose("train", [each for each in arguments if not each.startswith("--")])
+    if "source" in whole.training:
+        raise InputError(
+            f"training={training} learns as {whole.training.source} does, on examples made once; leave it out"
+        )
+    batch_size = whole.recipe.batch_size
+    per_epoch = images // batch_size
+    steps = number_of_steps(whole.recipe.steps, whole.recipe.epochs, per_epoch)
     log.info("timing training=%s model=%s recipe=%s", training, model, recipe)
     start, _ = few_steps(arguments, 1)
     timed = max(1, min(steps, math.ceil(parse_number(cfg.report.cost.seconds, "report.cost.seconds") / start)))
@@ -81,9 +86,9 @@ def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -
         "device": summary["device"],
         "torch": summary["torch"],
         "precision": summary["precision"],
-        "batch_size": planned.batch_size,
+        "batch_size": batch_size,
         "epochs": steps / per_epoch,
-        "images_per_second": planned.batch_size / step,
+        "images_per_second": batch_size / step,
         "minutes_per_epoch": per_epoch * step / 60,
         "hours": steps * step / 3600,
         "peak_memory_mib": summary["peak_memory_mib"],

@@ -87,6 +87,12 @@ def test_noise_is_no_result(table: Callable[..., tuple[Outcome, Calls]], tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_training_on_examples_made_once_has_no_row(table: Callable[..., tuple[Outcome, Calls]]) -> None:
+    outcome, calls = table("trainings=[static]")
+    assert outcome.status == 2 and not calls
+    assert "training=static learns as standard does, on examples made once; leave it out" in outcome.err
+
+
 def test_few_steps_of_a_real_training() -> None:
     script = load_script("scripts/cost_table.py")
     seconds, summary = script.few_steps(["model=simple", "training=standard", "recipe=paper"], 2)
