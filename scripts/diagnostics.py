@@ -44,7 +44,7 @@ def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict
         network.measure(
             f"zero_gradients-first{len(split)}",
             {"attack": plain.describe(), "examples": len(split), "of": total},
-            lambda: {"share": zero_gradients(network.model, split, plain)},
+            lambda: {"share": zero_gradients(network.model, split, plain, cfg.evaluation.batch_size)},
         )
     )
     pgd, restarted = named("pgd"), named("pgd_x20")
@@ -56,6 +56,7 @@ def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict
         by_eps={
             factor * plain.threat.eps: under(f"eps_times_{factor:g}", plain.scaled(factor))
             for factor in settings.factors
+            if plain.threat.norm != "linf" or factor * plain.threat.eps <= bounds[1] - bounds[0]
         },
         at_full_range=under("full_range", PGD(Threat("linf", bounds[1] - bounds[0]), 100)),
         black_box=named("pgd", copy)["accuracy"] if copy else 1.0,

@@ -39,7 +39,6 @@ def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg:
                 attack if attack.threat.eps else None,
                 batch_size=cfg.evaluation.batch_size,
                 seed=seed,
-                processes=subject.runtime.processes,
                 progress=f"{name}, {norm} {eps}, {subject.label}",
             )
             accuracies.append(outcome.accuracy)

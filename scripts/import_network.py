@@ -7,6 +7,7 @@ standard says in which column of the tables it stands.
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def main(cfg: DictConfig) -> None:
     check(model, sample.images(slice(0, 8)), data.classes)
     found = check_range(model, sample.images(slice(None)), sample.labels)
     names = {key: cfg[key].name for key in ("dataset", "model", "training")}
-    metadata = {**names, "recipe": "imported", "seed": str(cfg.seed), **provenance(runtime)}
+    # Of what is built around the weights, such as a normalisation, they say nothing: results must not outlive it.
+    built = json.dumps(defined["dataset"]["network"])
+    metadata = {**names, "recipe": "imported", "seed": str(cfg.seed), "network": built, **provenance(runtime)}
     with directory.hold():
         if directory.finished and not overwrite:
             raise InputError(f"{directory.path} holds a run already; overwrite=true replaces it, seed=1 goes beside it")

@@ -94,7 +94,7 @@ MUTATIONS = [
          LOSSES),
         # training
         ("attack's generator not saved", "training/trainer.py",
-         'each.set_state(state["generators"][self.processes.rank][name].cpu())', "pass", TRAINER),
+         'each.set_state(own[name].cpu())', "pass", TRAINER),
         ("optimiser not restored", "training/trainer.py", 'self.optimizer.load_state_dict(state["optimizer"])', "pass",
          TRAINER),
         ("place in the epoch not restored", "training/trainer.py", 'self.batches.load_state_dict(state["batches"])',

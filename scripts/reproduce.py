@@ -18,7 +18,7 @@ import time
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import SCRIPTS_OWN, build, refuse_choices, report_folder, typed
+from saddlepoint.config import CONFIGS, SCRIPTS_OWN, build, refuse_choices, report_folder, typed
 from saddlepoint.errors import InputError, whole
 from saddlepoint.jobs import Training, die_with_parent, spread, train
 
@@ -51,6 +51,13 @@ def networks(cfg: DictConfig) -> list[Network]:
     return list(dict.fromkeys(found))
 
 
+def run(script: str, *arguments: str) -> None:
+    """Another script, with this one's output. Raises InputError if it fails."""
+    command = [sys.executable, str(CONFIGS.parent / "scripts" / f"{script}.py"), *arguments]
+    if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode:
+        raise InputError(f"scripts/{script}.py failed; its message is above")
+
+
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     refuse_choices(cfg)  # before the hours, not after
@@ -77,10 +84,8 @@ def main(cfg: DictConfig) -> None:
     train(missing, jobs, threads, gpus)
     for script in (*(EXTRAS if cfg.extras else ()), *REPORTS):
         passed_on = [o for o in typed() if o.split("=")[0] not in ("jobs", "extras")]
-        command = [sys.executable, f"scripts/{script}.py", *passed_on]
-        if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode:
-            raise InputError(f"scripts/{script}.py failed; its message is above")
-    subprocess.run([sys.executable, "scripts/report.py", str(report_folder(cfg))], check=True)
+        run(script, *passed_on)
+    run("report", str(report_folder(cfg)))
     log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, report_folder(cfg))
     log.info("Networks, histories and results: %s", plan[0].directory.path.parent.parent)
 

@@ -32,6 +32,7 @@ def linear() -> nn.Sequential:
         {"model": {f"module.{name}": value for name, value in STATE.items()}},
         {"net": {f"_orig_mod.{name}": value for name, value in STATE.items()}, "acc": 93.1},
         {f"_orig_mod.module.{name}": value for name, value in STATE.items()},
+        {f"module._orig_mod.{name}": value for name, value in STATE.items()},
     ],
 )
 def test_the_usual_forms_of_a_state_dict_are_read(tmp_path: Path, content: object) -> None:

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from saddlepoint.config import CONFIGS, NETWORKS, _difference, build, claim, comparable, load_network
+from saddlepoint.config import CONFIGS, NETWORKS, _difference, build, claim, comparable, load_network, overwrites
 from saddlepoint.errors import InputError
 from saddlepoint.models import CNN
 from saddlepoint.threat import Threat
@@ -187,6 +187,14 @@ def test_a_damaged_config_of_a_run_is_refused(directory: RunDirectory, content: 
     directory.config.write_text(content)
     with pytest.raises(InputError, match=r"config\.yaml"):
         load_network(directory, "last", CPU)
+
+
+def test_a_job_that_slurm_starts_again_does_not_overwrite_its_own_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = OmegaConf.create({"overwrite": True})
+    for restarts, expected in ((None, True), ("0", True), ("1", False)):
+        if restarts:
+            monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        assert overwrites(given) is expected
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("held_out", [0, -1, 1297])
 def test_holding_out_nothing_or_everything_is_refused(held_out: int) -> None:
-    with pytest.raises(InputError, match=r"dataset\.held_out=.*expected between 1 and 1296"):
+    with pytest.raises(InputError, match=r"dataset\.data\.held_out=.*expected between 1 and 1296"):
         load("digits", "nowhere", held_out)
 
 

@@ -138,6 +138,7 @@ def test_the_fingerprint_of_a_folder_is_of_names_and_contents(tmp_path: Path) ->
 
     assert made(a="1", b="23") == made(b="23", a="1")
     assert len({made(a="1", b="23"), made(a="12", b="3"), made(a="1", c="23"), made(a="1")}) == 4
+    assert made(**{"a": "1", ".directory": "a file manager's"}) == made(a="1")  # which are no images
 
 
 def test_only_the_user_names_classes(mine: Path, command: Run, tmp_path: Path) -> None:
@@ -196,5 +197,23 @@ def test_an_import_never_replaces_a_run_unasked(mine: Path, command: Run, tmp_pa
     assert unclear.err == "error: overwrite=no; choose true or false\n"
     assert {path: path.read_bytes() for path in before} == before
     assert command("scripts/import_network.py", *arguments, "overwrite=true").status == 0
+    (weights,) = (tmp_path / "out").rglob("last.safetensors")
+    first = weights.read_bytes()
+    model = mine / "model" / "mynet.yaml"
+    model.write_text(model.read_text().replace("std: [0.5]", "std: [0.25]"))
+    assert command("scripts/import_network.py", *arguments, "overwrite=true").status == 0
+    assert weights.read_bytes() != first  # by which results are known: they are of another network now
     missing = command("scripts/import_network.py", "model=simple", f"output_dir={tmp_path}/out")
     assert missing.err == "error: weights is not set; add weights=...\n"
+
+
+def test_what_was_trained_against_another_threat_is_not_measured(mine: Path, command: Run, tmp_path: Path) -> None:
+    """A file that changes under a run's name would put its new eps over the old network's numbers."""
+    file = mine / "experiment" / "weak.yaml"
+    common = ["--config-dir", str(mine), *TINY, "experiment=weak", f"output_dir={tmp_path}/out"]
+    file.write_text("# @package _global_\nthreat: {eps: 1/16}\n")
+    assert command("train.py", *common, "training=standard").status == 0
+    file.write_text("# @package _global_\nthreat: {eps: 2/16}\n")
+    outcome = command("scripts/accuracy_table.py", *common, "models=[simple]", "trainings=[standard]")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "was trained against another threat (threat.eps is 1/16 there and 2/16 here); train it again" in outcome.err

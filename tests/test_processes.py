@@ -84,6 +84,7 @@ def test_evaluation_agrees(outputs: dict[int, Path]) -> None:
 
 
 BATCH_NORM = """
+import signal
 import sys
 from functools import partial
 import torch
@@ -95,7 +96,7 @@ from saddlepoint.threat import Threat
 from saddlepoint.tracking import Tracker
 from saddlepoint.training import Monitor, Trainer
 from saddlepoint.training.checkpoint import RunDirectory
-from saddlepoint.training.objectives import Standard
+from saddlepoint.training.objectives import Adversarial, Standard
 from saddlepoint.training.schedules import Constant
 
 noise = torch.Generator().manual_seed(0)
@@ -107,8 +108,16 @@ split = Split(pixels[:1].repeat(16, 1, 1, 1), labels[:1].repeat(16), 255) if "al
 model = ResNet(1, units=1, classes=2, generator=torch.Generator().manual_seed(1))
 attack = PGD(Threat("linf", 0.1), 1)
 runtime = Runtime("cpu", threads=1)
+objective = Adversarial(attack) if "attacked" in sys.argv else Standard()
+
+def stopping(*arguments):
+    if arguments[-1] == 0.5:  # in the fourth step of six, between two rows of history
+        signal.raise_signal(signal.SIGTERM)
+    return objective(*arguments)
+
 Trainer(
-    model, Standard(), Data(split, split, split), runtime=runtime, directory=RunDirectory(sys.argv[1]),
+    model, stopping if "stopped" in sys.argv else objective,
+    Data(split, split, split), runtime=runtime, directory=RunDirectory(sys.argv[1]),
     tracker=Tracker(), monitor=Monitor(attack, 8), metadata={}, seed=0, batch_size=8,
     optimizer=partial(torch.optim.SGD, lr=0.01), schedule=Constant(0.01), steps=6, evaluations=2,
 ).fit()
@@ -123,6 +132,10 @@ def batch_norm_states(folder: Path, processes: int, *arguments: str) -> list[dic
     script.write_text(BATCH_NORM)
     out = folder / f"of{processes}"
     out.mkdir()
+    if "stopped" in arguments:
+        assert run(processes, str(script), str(out), *arguments).returncode != 0
+        assert only(out, "state.pt")
+        arguments = tuple(each for each in arguments if each != "stopped")
     trained = run(processes, str(script), str(out), *arguments)
     assert trained.returncode == 0, trained.stderr
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
@@ -149,6 +162,17 @@ def test_batch_normalisation_over_equal_shares_is_that_of_one_process(tmp_path: 
             torch.testing.assert_close(state[name], values, atol=1e-4, rtol=1e-3, msg=name)
 
 
+def test_each_process_goes_on_with_its_own_batch_normalisation(tmp_path: Path) -> None:
+    """Stopped between two rows of history, where processes differ and an attack in eval mode sees it."""
+    states = []
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+        states.append(batch_norm_states(tmp_path / name, 2, "attacked", name))
+    for whole, stopped in zip(*states, strict=True):
+        for name, values in whole.items():
+            assert torch.equal(stopped[name], values), name
+
+
 def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     outcome = run(2, "train.py", "recipe.batch_size=33", f"output_dir={tmp_path}/out")
     assert outcome.returncode != 0
@@ -169,7 +193,7 @@ def test_a_signal_stops_all_of_them_at_the_same_step(tmp_path: Path) -> None:
     assert err.count("stopped by SIGTERM; the same command goes on from here") == 1, err
     state = RunDirectory(only(tmp_path, "state.pt").parent).read_state()
     assert state is not None
-    assert len(state["generators"]) == 2
+    assert len(state["processes"]) == 2
     assert state["step"] >= 10 * len(state["rows"]) > 0
 
 

@@ -13,6 +13,7 @@ from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 
 from saddlepoint.config import CONFIGS
+from saddlepoint.errors import InputError
 
 
 def test_one_model_chosen_is_the_only_one_trained() -> None:
@@ -62,3 +63,13 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(tmp_path: Path) -> None
     }
     for name in compared:
         assert killed[name] == whole[name], name
+
+
+def test_scripts_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reproduce = load_script("scripts/reproduce.py")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "digits" / "report").mkdir(parents=True)
+    reproduce.run("report", "outputs/digits/report")
+    assert (tmp_path / "outputs" / "digits" / "report" / "index.html").exists()
+    with pytest.raises(InputError, match=r"^scripts/report\.py failed; its message is above$"):
+        reproduce.run("report", "outputs/mnist/report")

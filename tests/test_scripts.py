@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -188,3 +189,13 @@ def test_dropout_resumes_bit_for_bit(command: Command, tmp_path: Path, monkeypat
         assert command(*arguments, f"output_dir={tmp_path}/{folder}").status == 0
         weights.append(next((tmp_path / folder).rglob("last.safetensors")).read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_eps_beyond_half_of_the_pixel_range_is_diagnosed_too(command: Command, tmp_path: Path) -> None:
+    arguments = ["threat.eps=10/16", f"output_dir={tmp_path}"]
+    assert command("train.py", *TINY, *arguments).status == 0
+    outcome = command("scripts/diagnostics.py", *SETTINGS, *arguments, "trainings=[pgd]")
+    assert outcome.status == 0, outcome.err
+    records = read_json(report(tmp_path, "tables", "diagnostics.json"))["records"]
+    (larger,) = (record["numbers"] for record in records if record["name"] == "larger eps")
+    assert re.findall(r"eps ([\d.]+)", larger) == ["0.3125", "0.625", "0.9375"]  # and not twice 10/16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} is no state dict but {kind}; expected names and tensors, by themselves or under "
             f"{', '.join(USUAL)}: torch.save(model.state_dict(), path) writes them"
         )
-    return {name.removeprefix("_orig_mod.").removeprefix("module."): tensor for name, tensor in found.items()}
+    return {re.sub(r"^((_orig_mod|module)\.)+", "", name): tensor for name, tensor in found.items()}
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

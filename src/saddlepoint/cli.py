@@ -72,7 +72,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
                 if os.environ.get("RANK", "0") != "0":  # of torchrun's processes one speaks
                     sys.exit(128 + stopped.signum)
                 name = signal.Signals(stopped.signum).name
-                again = ", without overwrite=true" if "overwrite=true" in sys.argv else ""
+                again = ", without overwrite=true" if "overwrite=true" in map(str.lower, sys.argv) else ""
                 _leave(f"stopped by {name}; the same command goes on from here{again}", 128 + stopped.signum)
             else:
                 part()
@@ -95,7 +95,9 @@ def _memory(cfg: DictConfig, setting: str) -> Iterator[None]:
             raise
         size = OmegaConf.select(cfg, setting)
         what = "this does" if size is None else f"{setting}={size} images do"
-        raise InputError(f"{what} not fit in the device's memory{'' if size is None else '; lower it'}") from None
+        held_out = ", or for held-out images +monitor.batch_size=250" if setting == "recipe.batch_size" else ""
+        mend = "" if size is None else f"; lower it{held_out}"
+        raise InputError(f"{what} not fit in the device's memory{mend}") from None
 
 
 def help_page(usage: str, config_name: str) -> str:

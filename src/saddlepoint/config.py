@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -211,7 +212,8 @@ def overwrites(cfg: DictConfig) -> bool:
     """The setting; Hydra knows true and false, and leaves a "no" as a text that would count as true."""
     if not isinstance(cfg.overwrite, bool):
         raise InputError(f"overwrite={cfg.overwrite}; choose true or false")
-    return cfg.overwrite
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"  # a job that has overwritten, and goes on
+    return cfg.overwrite and not requeued
 
 
 def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> None:
@@ -273,6 +275,10 @@ def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: s
     if not directory.finished:
         log.warning("not trained yet: %s", directory.path)
         return None
+    trained, wanted = directory.read_config().get("threat"), OmegaConf.to_container(cfg.threat, resolve=True)
+    if trained != wanted:  # which a config file of the user's can change under a run's name
+        difference = _difference(trained, wanted, "threat")
+        raise InputError(f"{directory.path} was trained against another threat ({difference}); train it again")
 
     def load() -> nn.Module:
         return load_network(directory, checkpoint, runtime.torch_device, own_networks())

@@ -132,7 +132,9 @@ def load_own(path: str | Path, held_out: float, classes: int, channels: int | No
 def fingerprint(path: str | Path) -> str:
     """SHA-256 of a data set of one's own: of the file, or of the names and contents of the folder's files."""
     path, digest = Path(path).expanduser(), hashlib.sha256()
-    for file in sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]:
+    for file in (
+        sorted(each for each in path.rglob("*") if each.is_file() and each.name[0] != ".") if path.is_dir() else [path]
+    ):
         try:
             content = file.read_bytes()
         except OSError as error:
@@ -145,7 +147,7 @@ def _split(train: Arrays, test: Arrays, pixel_max: int, held_out: int) -> Data:
     """The first `held_out` training images set aside."""
     pixels, labels = train
     if not 0 < held_out < len(labels):
-        raise InputError(f"dataset.held_out={held_out}; expected between 1 and {len(labels) - 1}")
+        raise InputError(f"dataset.data.held_out={held_out}; expected between 1 and {len(labels) - 1}")
 
     def split(images: np.ndarray, classes: np.ndarray) -> Split:
         return Split(torch.from_numpy(images.copy()), torch.from_numpy(classes.astype(np.int64)), pixel_max)
@@ -189,10 +191,9 @@ def _read_folder(path: Path, part: str, classes: int) -> Arrays:
                     images.append(np.asarray(image if image.mode == "L" else image.convert("RGB")))
             except (OSError, SyntaxError, Image.DecompressionBombError):
                 raise InputError(f"{file} is broken or no image; repair or remove it") from None
-            if images[-1].shape != images[0].shape:
-                raise InputError(
-                    f"{file} is {images[-1].shape}, the images before it {images[0].shape}; make them one size"
-                )
+            found, before = images[-1].shape, images[0].shape
+            if found != before:
+                raise InputError(f"{file} is {found}, the images before it {before}; make all one size, grey or colour")
             labels.append(label)
     if not images:
         raise InputError(f"{path / part} has no images")

@@ -1,4 +1,4 @@
-"""The threat model: the set S of allowed perturbations (Section 2). The only file that knows a norm."""
+"""The threat model: the set S of allowed perturbations (Section 2). The only file that computes in a norm."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import saddlepoint.training.trainer
@@ -114,6 +115,19 @@ def small_resnet() -> ResNet:
     return ResNet(1, units=1, channels=1, classes=2, generator=torch.Generator().manual_seed(0))
 
 
+class Dropping(nn.Module):
+    """Drops without a layer that says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 2)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(F.dropout(x.flatten(1), 0.3, self.training))
+
+
 VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
     "adam": lambda: {"optimizer": ADAM},
     "momentum": lambda: {"optimizer": MOMENTUM, "weight_decay": 0.01, "reduction": "sum"},
@@ -122,6 +136,7 @@ VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
         "model": small_resnet(),
         "objective": Adversarial(PGD(THREAT, steps=1, model_mode="train")),
     },
+    "dropout": lambda: {"model": Dropping()},
     "bfloat16": lambda: {"precision": "bfloat16"},
 }
 

@@ -101,7 +101,11 @@ class Chart:
                     _draw(axis, panel)
                 for axis in line[len(row) :]:
                     axis.set_axis_off()
-            handles = {label: handle for axis in figure.axes for handle, label in zip(*_legend(axis), strict=True)}
+            handles = {
+                label: handle
+                for axis in figure.axes
+                for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+            }
             if len(handles) > 1:
                 figure.legend(
                     handles.values(),
@@ -145,10 +149,6 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     raise TypeError(f"{type(value).__name__} in a chart")
-
-
-def _legend(axis: Axes) -> tuple[list[Any], list[str]]:
-    return axis.get_legend_handles_labels()
 
 
 def _draw(axis: Axes, panel: Panel) -> None:

@@ -73,11 +73,9 @@ def _settings(folder: Path) -> list[str]:
 
 
 def _command(folder: Path, item: Item) -> str:
-    settings, parts = _settings(folder), folder.parent.parent.parts
-    if "outputs" in parts:  # from there on, as it is typed in the repository
-        parts = parts[len(parts) - 1 - parts[::-1].index("outputs") :]
-    if parts != ("outputs",):
-        settings.append(f"output_dir={Path(*parts)}")
+    settings, outputs, here = _settings(folder), folder.parent.parent, Path(__file__).resolve().parents[3]
+    if outputs != here / "outputs":  # as it is typed in the repository
+        settings.append(f"output_dir={outputs.relative_to(here) if outputs.is_relative_to(here) else outputs}")
     return shlex.join(["python", f"scripts/{item.script}.py", *settings])
 
 

@@ -368,8 +368,9 @@ def cost_table(found: Sequence[Mapping[str, Any]], *, dataset: str) -> Table:
     header = ["Network, recipe", "Precision", "Images/s", "Minutes an epoch", "Epochs", "Hours in all"]
     header += [f"Against {found[0]['recipe']}", "Memory in MiB"]
     counts = [each["steps_timed"] for each in found]
+    batches = " or ".join(dict.fromkeys(str(each["batch_size"]) for each in found))
     notes = [
-        f"{found[0]['device']}; torch {found[0]['torch']}; batches of {found[0]['batch_size']}. Timed over "
+        f"{found[0]['device']}; torch {found[0]['torch']}; batches of {batches}. Timed over "
         f"{min(counts)} to {max(counts)} steps after the first and worked out from there, measurements on held-out "
         "images left out. Memory: the most that the process held, libraries and data included."
     ]

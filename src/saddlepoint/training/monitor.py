@@ -23,14 +23,17 @@ class Monitor:
         attack: measures the robust accuracy.
         examples: how many of the held-out images are used.
         select: "robust" or "natural" accuracy.
+        batch_size: images at a time.
     """
 
     attack: PGD
     examples: int
     select: str = "robust"
+    batch_size: int = 250
 
     def __post_init__(self) -> None:
         whole(self.examples, "recipe.monitor.examples")
+        whole(self.batch_size, "monitor.batch_size")
         if self.select not in ("robust", "natural"):
             raise InputError(f"training.select={self.select}; choose robust or natural")
 
@@ -42,8 +45,8 @@ class Monitor:
     def measure(self, model: nn.Module, held_out: Split, seed: int, processes: Processes) -> dict[str, float]:
         """Accuracies (0 to 1) and mean cross-entropies on the first of the held-out images."""
         part = held_out.take(self.examples)
-        robust = evaluate(model, part, self.attack, seed=seed, batch_size=250, processes=processes)
-        natural = evaluate(model, part, None)
+        robust = evaluate(model, part, self.attack, seed=seed, batch_size=self.batch_size, processes=processes)
+        natural = evaluate(model, part, None, batch_size=self.batch_size)
         return {
             "held_out_natural": natural.accuracy,
             "held_out_robust": robust.accuracy,

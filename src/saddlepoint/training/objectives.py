@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.errors import InputError
-from saddlepoint.losses import CrossEntropy
+from saddlepoint.losses import CrossEntropy, Divergence
 
 
 class Objective(Protocol):
@@ -52,6 +52,10 @@ class Adversarial:
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
             raise InputError(f"recipe.warmup={self.warmup}; expected at least 0 and below 1")
+        if self.attack.restarts != 1:
+            raise InputError(f"attack.restarts={self.attack.restarts}; training makes its examples from one start")
+        if type(self) is Adversarial and isinstance(self.attack.loss, Divergence):
+            raise InputError("attack=trades maximises what only training=trades gives it; choose another attack")
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float

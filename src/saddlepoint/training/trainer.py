@@ -85,8 +85,7 @@ class Trainer:
         noise = "attack" if self.processes.first else f"attack/{self.processes.rank}"
         purposes = {"order": "order", "augment": "augment", "attack": noise}
         self.generators = {name: generator(seed, purpose, device) for name, purpose in purposes.items()}
-        if any(isinstance(module, nn.Dropout) for module in model.modules()):
-            self.generators["dropout"] = runtime.seed_dropout(seed)
+        self.generators["dropout"] = runtime.seed_dropout(seed)
         self.batches = Batches(
             data.train, batch_size, self.generators["order"], augmentation, self.generators["augment"]
         )
@@ -217,9 +216,10 @@ class Trainer:
     def _save(self) -> None:
         """Everything the rest of the run depends on. History first: a state never is ahead of it."""
         self._check_finite()
-        self._share_buffers()
-        states = {name: each.get_state() for name, each in self.generators.items()}
-        generators = self.processes.gather(states)
+        # Until the next row each process has buffers of its own, and an attack in eval mode uses them.
+        buffers = [buffer.cpu() for buffer in self.model.buffers()] if self.processes.count > 1 else []
+        own = {"buffers": buffers, **{name: each.get_state() for name, each in self.generators.items()}}
+        processes = self.processes.gather(own)
         if not self.processes.first:
             return
         if self.rows:
@@ -229,7 +229,7 @@ class Trainer:
                 "made": {"device": self.runtime.torch_device.type, "precision": self.precision},
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "generators": generators,  # of every process
+                "processes": processes,  # generators and buffers of every one
                 "batches": self.batches.state_dict(),
                 "window": self.window,
                 "step": self.step,
@@ -259,15 +259,18 @@ class Trainer:
         if state["made"] != here:
             there = ", ".join(f"runtime.{key}={value}" for key, value in state["made"].items())
             raise InputError(f"{self.directory.path} was begun with {there}; go on with the same, or overwrite=true")
-        if len(state["generators"]) != self.processes.count:
-            count = len(state["generators"])
+        if len(state["processes"]) != self.processes.count:
+            count = len(state["processes"])
             raise InputError(
                 f"{self.directory.state} is of {count} processes and goes on with as many, not {self.processes.count}"
             )
+        own = state["processes"][self.processes.rank]
         self.model.load_state_dict(state["model"])
+        for buffer, kept in zip(self.model.buffers(), own["buffers"], strict=bool(own["buffers"])):
+            buffer.copy_(kept)
         self.optimizer.load_state_dict(state["optimizer"])
         for name, each in self.generators.items():
-            each.set_state(state["generators"][self.processes.rank][name].cpu())
+            each.set_state(own[name].cpu())
         self.batches.load_state_dict(state["batches"])
         self.window.copy_(state["window"])
         self.step, self.seconds, self.rows, self.best = (state[key] for key in ("step", "seconds", "rows", "best"))
@@ -286,7 +289,7 @@ class Trainer:
             "device": self.runtime.describe(),
             "processes": self.processes.count,
             "seconds": round(self.seconds, 1),
-            "images_per_second": round(self.images_per_second, 1),
+            "images_per_second": float(f"{self.images_per_second:.5g}"),
             "peak_memory_mib": self.runtime.peak_memory(),
             "train_loss": self.rows[-1]["train_loss"],
             "best_step": max(self.rows, key=lambda row: row[self.monitor.chosen])["step"],
