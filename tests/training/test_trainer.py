@@ -182,7 +182,7 @@ def test_a_state_altered_on_the_disk_costs_time_and_nothing_else(
     "change",
     [
         lambda state: state.pop("window"),
-        lambda state: state.update(generators=[{"order": torch.zeros(3)}]),
+        lambda state: state.update(processes=[{"buffers": [], "order": torch.zeros(3)}]),
         lambda state: state["model"].popitem(),
         lambda state: state.update(rows=None, best_file=None),
         lambda state: state.update(made="here"),
