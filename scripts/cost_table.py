@@ -1,7 +1,7 @@
 """What a training costs by this recipe and by the paper's: python scripts/cost_table.py dataset=cifar10 recipe=fast
 
-Runs train.py in a folder of its own for a few steps of every model and training, for report.cost.seconds or at least
-one step after the first, and works out the rest. Trainings of yours are neither read nor touched.
+Runs train.py in a folder of its own, for every model and training, until the steps after the first take
+report.cost.seconds, and works out the rest. Trainings of yours are neither read nor touched.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
@@ -30,15 +31,24 @@ from saddlepoint.training.trainer import number_of_steps
 log = logging.getLogger("cost_table")
 
 
-def settings(model: str, training: str, recipe: str, own: bool) -> list[str]:
-    """Of train.py: what was typed here, of which the paper's recipe (`own` is false) takes no changes."""
-    kept = []
+def settings(model: str, training: str, recipe: str) -> list[str]:
+    """Of train.py: what was typed here, but for changes to another recipe than this."""
+    kept, own = [], recipe == chosen_recipe()
     for each in typed():
         key = each.lstrip("+~").split("=")[0]
-        ours = key.split(".")[0] in SCRIPTS_OWN or key in ("recipe", "logger", "output_dir")
+        ours = key.split(".")[0] in SCRIPTS_OWN or key.split(".")[0] == "logger" or key in ("recipe", "output_dir")
         if not ours and (own or not key.startswith("recipe.")):
             kept.append(each)
     return [*kept, f"model={model}", f"training={training}", f"recipe={recipe}"]
+
+
+def chosen_recipe() -> str:
+    return str(HydraConfig.get().runtime.choices["recipe"])
+
+
+def composed(arguments: list[str]) -> DictConfig:
+    """The configuration that train.py makes of them."""
+    return hydra.compose("train", [each for each in arguments if not each.startswith("--")])
 
 
 def few_steps(arguments: list[str], steps: int) -> tuple[float, dict[str, Any]]:
@@ -62,22 +72,24 @@ def few_steps(arguments: list[str], steps: int) -> tuple[float, dict[str, Any]]:
 
 def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -> dict[str, Any]:
     """One row. The difference between two trainings is timed, so that neither their start nor their end counts."""
-    arguments = settings(model, training, recipe, own=recipe == cfg.recipe.name)
-    whole = hydra.compose("train", [each for each in arguments if not each.startswith("--")])
-    if "source" in whole.training:
-        raise InputError(
-            f"training={training} learns as {whole.training.source} does, on examples made once; leave it out"
-        )
-    batch_size = whole.recipe.batch_size
-    per_epoch = images // batch_size
-    steps = number_of_steps(whole.recipe.steps, whole.recipe.epochs, per_epoch)
+    arguments = settings(model, training, recipe)
     log.info("timing training=%s model=%s recipe=%s", training, model, recipe)
-    start, _ = few_steps(arguments, 1)
-    timed = max(1, min(steps, math.ceil(parse_number(cfg.report.cost.seconds, "report.cost.seconds") / start)))
-    end, summary = few_steps(arguments, 1 + timed)
-    if end <= start:
-        raise InputError(f"{timed} steps took no time beside a training's start; raise report.cost.seconds")
-    step = (end - start) / timed
+    start, summary = few_steps(arguments, 1)
+    planned, batch_size = composed(arguments).recipe, summary["batch_size"]
+    per_epoch = images // batch_size
+    steps = number_of_steps(planned.steps, planned.epochs, per_epoch)
+    wanted = parse_number(cfg.report.cost.seconds, "report.cost.seconds")
+    took, timed = 0.0, 1
+    while True:
+        end, summary = few_steps(arguments, 1 + timed)
+        took = end - start
+        if took >= wanted or timed >= steps:
+            break
+        growth = 1.2 * wanted / took if took > 0 else math.inf
+        timed = min(steps, math.ceil(timed * min(max(growth, 2), 20)))
+    if took <= 0:
+        raise InputError(f"{timed} steps took no time beside a training's start; choose a longer training")
+    step = took / timed
     return {
         "dataset": cfg.dataset.name,
         "training": training,
@@ -101,8 +113,14 @@ def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -
 def main(cfg: DictConfig) -> None:
     alone(cfg)
     refuse_choices(cfg)
+    if not cfg.models or not cfg.trainings:
+        raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
+    for training in cfg.trainings:
+        made_once = composed(settings(cfg.models[0], training, chosen_recipe())).training.get("source")
+        if made_once:
+            raise InputError(f"training={training} learns as {made_once} does, on examples made once; leave it out")
     runtime: Runtime = build(cfg.runtime)
-    images, recipes = len(build(cfg.dataset.data).train), dict.fromkeys([cfg.recipe.name, "paper"])
+    images, recipes = len(build(cfg.dataset.data).train), dict.fromkeys([chosen_recipe(), "paper"])
     rows = [
         cost(cfg, model, training, recipe, images)
         for training in cfg.trainings

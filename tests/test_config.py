@@ -191,10 +191,12 @@ def test_a_damaged_config_of_a_run_is_refused(directory: RunDirectory, content: 
 
 def test_a_job_that_slurm_starts_again_does_not_overwrite_its_own_state(monkeypatch: pytest.MonkeyPatch) -> None:
     given = OmegaConf.create({"overwrite": True})
-    for restarts, expected in ((None, True), ("0", True), ("1", False)):
-        if restarts:
-            monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
-        assert overwrites(given) is expected
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert overwrites(given) is True
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert overwrites(OmegaConf.create({"overwrite": False})) is False
+    with pytest.raises(InputError, match="would discard its own state; leave it out"):
+        overwrites(given)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +212,7 @@ def test_a_job_that_slurm_starts_again_does_not_overwrite_its_own_state(monkeypa
         (["report.sources.A_prime.seed=3"], False),
         (["report.epsilon.steps=10"], False),
         (["report.epsilon={steps: 10}"], False),
+        (["report.epsilon.queries=10"], False),
         (["report.epsilon.examples=500", "report.epsilon.linf=[0,0.1]"], True),  # fewer numbers, and the same
     ],
 )

@@ -25,7 +25,8 @@ def table(
     def few_steps(arguments: list[str], steps: int, pace: float = 1.0) -> tuple[float, dict[str, Any]]:
         calls.append((arguments, steps))
         seconds = 0.5 + pace * steps * (0.1 if "recipe=paper" in arguments else 0.01)
-        return seconds, {"device": "CPU", "torch": "2", "precision": "float32", "peak_memory_mib": 100 + steps}
+        made = {"device": "CPU", "torch": "2", "precision": "float32", "batch_size": 50}
+        return seconds, {**made, "peak_memory_mib": 100 + steps}
 
     def run(*arguments: str, pace: float = 1.0) -> tuple[Outcome, Calls]:
         def loaded(path: str) -> Any:
@@ -52,15 +53,15 @@ def test_costs_are_worked_out_from_the_steps_after_the_first(
     ]
     fast, paper = records[2:]
     # digits: 1,100 images are 22 batches of 50; the paper's schedule in small is 3,000 steps.
-    assert paper["steps_timed"] == 7  # 4 s of 0.6 s
+    assert paper["steps_timed"] == 48  # 1 and 20 took less than 4 s
     assert paper["images_per_second"] == pytest.approx(500)
     assert paper["minutes_per_epoch"] == pytest.approx(22 * 0.1 / 60)
     assert paper["epochs"] == pytest.approx(3000 / 22)
     assert paper["hours"] == pytest.approx(300 / 3600)
-    assert paper["peak_memory_mib"] == 108  # the longer training's
+    assert paper["peak_memory_mib"] == 149  # the longest training's
     assert fast["images_per_second"] == pytest.approx(5000)
     assert paper["times_the_first_recipe"] == pytest.approx(paper["hours"] / fast["hours"])
-    assert calls[-1] == (["model=simple", "training=pgd", "recipe=paper"], 8)
+    assert calls[-1] == (["model=simple", "training=pgd", "recipe=paper"], 49)
 
 
 def test_what_is_typed_changes_ones_own_recipe_only(
@@ -68,8 +69,9 @@ def test_what_is_typed_changes_ones_own_recipe_only(
 ) -> None:
     _, calls = table("recipe.steps=5", "recipe.epochs=null", "threat.eps=1/16")
     given = [["threat.eps=1/16"], ["recipe.steps=5", "recipe.epochs=null", "threat.eps=1/16"]]
-    assert [arguments[:-3] for arguments, _ in calls[::2]] == [given[1], given[0]] * 2
-    assert calls[1][1] == 6  # four seconds would allow eight after the first, but a training has five
+    firsts = [arguments[:-3] for arguments, steps in calls if steps == 1]
+    assert firsts == [given[1], given[0]] * 2
+    assert [steps for _, steps in calls[:3]] == [1, 2, 6]  # four seconds would take more, but a training has five steps
     (path,) = tmp_path.glob("digits/*/tables/cost-cpu.json")
     assert read_json(path)["records"][0]["epochs"] == pytest.approx(5 / 22)
 
@@ -78,19 +80,24 @@ def test_one_recipe_stands_alone(table: Callable[..., tuple[Outcome, Calls]], tm
     outcome, _ = table("recipe=paper", "trainings=[pgd]")
     assert outcome.status == 0
     (row,) = read_json(tmp_path / "digits" / "report" / "tables" / "cost-cpu.json")["rows"]
-    assert row == ["PGD simple, paper", "float32", "500.0", "0.04", "136", "0.08", "", "108"]
+    assert row == ["PGD simple, paper", "float32", "500.0", "0.04", "136.4", "0.08", "", "149"]
 
 
 def test_noise_is_no_result(table: Callable[..., tuple[Outcome, Calls]], tmp_path: Path) -> None:
     outcome, _ = table(pace=0.0)
-    assert outcome.status == 2 and "raise report.cost.seconds" in outcome.err
+    assert outcome.status == 2 and "took no time beside a training's start" in outcome.err
     assert not list(tmp_path.iterdir())
 
 
 def test_training_on_examples_made_once_has_no_row(table: Callable[..., tuple[Outcome, Calls]]) -> None:
-    outcome, calls = table("trainings=[static]")
+    outcome, calls = table("trainings=[standard,static]")
     assert outcome.status == 2 and not calls
     assert "training=static learns as standard does, on examples made once; leave it out" in outcome.err
+
+
+def test_nothing_chosen_is_refused(table: Callable[..., tuple[Outcome, Calls]]) -> None:
+    outcome, calls = table("trainings=[]")
+    assert outcome.err == "error: models=['simple'] trainings=[]; expected at least one of each\n" and not calls
 
 
 def test_few_steps_of_a_real_training() -> None:

@@ -138,7 +138,8 @@ def test_the_fingerprint_of_a_folder_is_of_names_and_contents(tmp_path: Path) ->
 
     assert made(a="1", b="23") == made(b="23", a="1")
     assert len({made(a="1", b="23"), made(a="12", b="3"), made(a="1", c="23"), made(a="1")}) == 4
-    assert made(**{"a": "1", ".directory": "a file manager's"}) == made(a="1")  # which are no images
+    hidden = {".directory": "a file manager's", ".thumbnails/a": "a small one"}
+    assert made(a="1", **hidden) == made(a="1")
 
 
 def test_only_the_user_names_classes(mine: Path, command: Run, tmp_path: Path) -> None:
@@ -216,4 +217,7 @@ def test_what_was_trained_against_another_threat_is_not_measured(mine: Path, com
     file.write_text("# @package _global_\nthreat: {eps: 2/16}\n")
     outcome = command("scripts/accuracy_table.py", *common, "models=[simple]", "trainings=[standard]")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "was trained against another threat (threat.eps is 1/16 there and 2/16 here); train it again" in outcome.err
+    assert (
+        "is of another threat (threat.eps is 1/16 there and 2/16 here); make it again with overwrite=true"
+        in outcome.err
+    )

@@ -95,7 +95,7 @@ def _memory(cfg: DictConfig, setting: str) -> Iterator[None]:
             raise
         size = OmegaConf.select(cfg, setting)
         what = "this does" if size is None else f"{setting}={size} images do"
-        held_out = ", or for held-out images +monitor.batch_size=250" if setting == "recipe.batch_size" else ""
+        held_out = ", or for held-out images +monitor.batch_size=50" if setting == "recipe.batch_size" else ""
         mend = "" if size is None else f"; lower it{held_out}"
         raise InputError(f"{what} not fit in the device's memory{mend}") from None
 

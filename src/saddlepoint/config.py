@@ -163,7 +163,7 @@ def variation() -> str:
 
 def comparable() -> bool:
     """Whether the paper's numbers belong beside these: what trains and what attacks is as our files have it."""
-    changed = r"(evaluation|report)\.attacks\b|report\.(sources\b|epsilon(=|\.steps))"
+    changed = r"(evaluation|report)\.attacks\b|report\.(sources\b|epsilon(=|\.(steps|queries)))"
     settings = [override.lstrip("+~") for override in HydraConfig.get().overrides.task]
     shipped = all(map(_shipped, ("experiment", "evaluation", "report")))
     return shipped and not variation() and not any(re.match(changed, each) for each in settings)
@@ -212,8 +212,11 @@ def overwrites(cfg: DictConfig) -> bool:
     """The setting; Hydra knows true and false, and leaves a "no" as a text that would count as true."""
     if not isinstance(cfg.overwrite, bool):
         raise InputError(f"overwrite={cfg.overwrite}; choose true or false")
-    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"  # a job that has overwritten, and goes on
-    return cfg.overwrite and not requeued
+    if cfg.overwrite and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+        raise InputError(
+            "overwrite=true in a job that SLURM has started again would discard its own state; leave it out"
+        )
+    return cfg.overwrite
 
 
 def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> None:
@@ -278,7 +281,7 @@ def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: s
     trained, wanted = directory.read_config().get("threat"), OmegaConf.to_container(cfg.threat, resolve=True)
     if trained != wanted:  # which a config file of the user's can change under a run's name
         difference = _difference(trained, wanted, "threat")
-        raise InputError(f"{directory.path} was trained against another threat ({difference}); train it again")
+        raise InputError(f"{directory.path} is of another threat ({difference}); make it again with overwrite=true")
 
     def load() -> nn.Module:
         return load_network(directory, checkpoint, runtime.torch_device, own_networks())

@@ -130,16 +130,17 @@ def load_own(path: str | Path, held_out: float, classes: int, channels: int | No
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a data set of one's own: of the file, or of the names and contents of the folder's files."""
+    """SHA-256 of a data set of one's own: the file's, or of names and contents of the folder's files but hidden ones."""
     path, digest = Path(path).expanduser(), hashlib.sha256()
-    for file in (
-        sorted(each for each in path.rglob("*") if each.is_file() and each.name[0] != ".") if path.is_dir() else [path]
-    ):
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        name = file.relative_to(path)
+        if file.is_dir() or any(part.startswith(".") for part in name.parts):
+            continue
         try:
             content = file.read_bytes()
         except OSError as error:
             raise InputError(f"no data at {file} ({error.strerror}); see dataset.data.path") from None
-        digest.update(f"{file.relative_to(path).as_posix()}:{len(content)}:".encode() + content)
+        digest.update(f"{name.as_posix()}:{len(content)}:".encode() + content)
     return digest.hexdigest()
 
 

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STOPS = (signal.SIGINT, signal.SIGTERM)
-CODE = (":/src", ":/scripts", ":/configs", ":/train.py")  # what results depend on, for git
+CODE = ("src", "scripts", "configs", "train.py")  # what results depend on
 
 
 def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -239,9 +239,9 @@ class Runtime:
         if self.torch_device.type == "cuda":
             return torch.cuda.max_memory_reserved(self.torch_device) // 2**20
         status = Path("/proc/self/status")
-        if status.exists():  # Linux, where ru_maxrss begins with what the parent process held
-            (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
-            return int(peak) // 2**10
+        own = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+        if own:  # Linux, where ru_maxrss begins with what the parent process held
+            return int(own[1]) // 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
 
     def describe(self) -> str:
@@ -278,7 +278,7 @@ def provenance(runtime: Runtime) -> dict[str, str]:
 
 def _commit() -> str:
     """The git commit of this code, with "+" where it was edited since; "unknown" outside a checkout."""
-    here = Path(__file__).parent
+    here = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

@@ -392,7 +392,7 @@ def test_cost_table_puts_a_second_recipe_beside_the_first() -> None:
 
     found = [cost("standard", "fast", 2), cost("standard", "paper", 5), cost("pgd", "fast", 4), cost("pgd", "paper", 6)]
     made = cost_table(found, dataset="cifar10")
-    assert made.rows[0] == ["Standard wide, fast", "bfloat16", "1,234.6", "0.66", "209", "2.00", "", "2,031"]
+    assert made.rows[0] == ["Standard wide, fast", "bfloat16", "1,234.6", "0.66", "209.0", "2.00", "", "2,031"]
     assert [row[6] for row in made.rows] == ["", "2.5x", "", "1.5x"]
     assert made.header[6] == "Against fast"
     assert made.at == [(row, 5) for row in range(4)]

@@ -359,7 +359,7 @@ def cost_table(found: Sequence[Mapping[str, Any]], *, dataset: str) -> Table:
                 each["precision"],
                 f"{each['images_per_second']:,.1f}",
                 f"{each['minutes_per_epoch']:,.2f}",
-                f"{each['epochs']:.3g}",
+                f"{each['epochs']:,.1f}",
                 Cell(f"{hours:,.2f}", {**each, "times_the_first_recipe": times}),
                 f"{times:.1f}x" if each["recipe"] != found[0]["recipe"] else "",
                 f"{each['peak_memory_mib']:,}",

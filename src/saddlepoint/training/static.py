@@ -15,5 +15,5 @@ def replaced(split: Split, model: nn.Module, attack: PGD, generator: torch.Gener
     The paper makes the examples anew for every minibatch, from the weights of the moment (Section 2.2).
     `training=static` trains on these instead, which shows the difference.
     """
-    images = [attack.craft(model, x, y, generator) for _, x, y in split.batches(batch_size)]
+    images = [attack(model, x, y, generator) for _, x, y in split.batches(batch_size)]
     return Split(torch.cat(images), split.labels, 1)
