@@ -130,7 +130,7 @@ def load_own(path: str | Path, held_out: float, classes: int, channels: int | No
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a data set of one's own: the file's, or of names and contents of the folder's files but hidden ones."""
+    """SHA-256 of a data set of one's own: the file's, or of names and contents of a folder's files but hidden ones."""
     path, digest = Path(path).expanduser(), hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         name = file.relative_to(path)
