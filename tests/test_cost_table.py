@@ -80,7 +80,7 @@ def test_one_recipe_stands_alone(table: Callable[..., tuple[Outcome, Calls]], tm
     outcome, _ = table("recipe=paper", "trainings=[pgd]")
     assert outcome.status == 0
     (row,) = read_json(tmp_path / "digits" / "report" / "tables" / "cost-cpu.json")["rows"]
-    assert row == ["PGD simple, paper", "float32", "500.0", "0.04", "136.4", "0.08", "", "149"]
+    assert row == ["PGD simple, paper", "float32", "500.0", "0.04", "136.4", "0.083", "", "149"]
 
 
 def test_noise_is_no_result(table: Callable[..., tuple[Outcome, Calls]], tmp_path: Path) -> None:

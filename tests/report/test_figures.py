@@ -141,6 +141,19 @@ def test_epsilon_reads_fractions() -> None:
     assert x == [0, 8 / 255] and y == [90, 45]
 
 
+def test_the_papers_gradient_free_attack_has_its_own_name() -> None:
+    measured = {
+        "key": {"norm": "l2", "attack": "square", "eps": ["2"]},
+        "run": {"training": "pgd"},
+        "accuracies": [0.4],
+        "intervals": [[0.36, 0.44]],
+    }
+    (row,) = figures.epsilon([measured], "mnist").rows
+    ours, paper = row[0].series
+    assert (ours.name, paper.name) == ("Square (no gradient)", "Decision-boundary attack, paper")
+    assert paper.y[list(paper.x).index(2)] == 10.8
+
+
 def test_angles_count_the_images_that_have_one() -> None:
     angles = {"same": np.array([10.0, 170.0, np.nan]), "other": np.array([90.0, 90.0, 90.0])}
     found = series(figures.gradient_angles({"standard": angles}, "x"))

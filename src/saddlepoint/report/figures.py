@@ -31,6 +31,7 @@ TITLES = {
     "trades": "TRADES",
 }
 OTHERS = ["#4b8f8c", "#a0522d", "#6b7a1e"]  # for methods of one's own
+PAPERS_OWN = {"square": "Decision-boundary attack"}  # where the paper takes another one
 ATTACK_COLOURS = {"natural": "#3c3c3c", "fgsm": "#8a8a8a", "pgd": "#c8352c", "square": "#2a6fbb"}
 
 
@@ -242,7 +243,8 @@ def epsilon(results: Sequence[Mapping[str, Any]], dataset: str, compare: bool = 
         drawn.append(Series(name, eps, 100 * np.array(result["accuracies"]), colour, "line", low, high))
         theirs = paper["cells"].get(key["norm"], {}).get(training, {}).get(key["attack"]) if paper else None
         if theirs:
-            drawn.append(Series(f"{name}, paper", [float(e) for e in theirs], list(theirs.values()), colour, "dashed"))
+            shown = f"{PAPERS_OWN.get(key['attack'], name)}, paper"
+            drawn.append(Series(shown, [float(e) for e in theirs], list(theirs.values()), colour, "dashed"))
     panels = [
         Panel(drawn, title=f"{norm}, {title(training)}", x=f"eps ({norm})", y="accuracy in %", from_zero=True)
         for (norm, training), drawn in columns.items()

@@ -360,7 +360,7 @@ def cost_table(found: Sequence[Mapping[str, Any]], *, dataset: str) -> Table:
                 f"{each['images_per_second']:,.1f}",
                 f"{each['minutes_per_epoch']:,.2f}",
                 f"{each['epochs']:,.1f}",
-                Cell(f"{hours:,.2f}", {**each, "times_the_first_recipe": times}),
+                Cell(f"{hours:,.2f}" if hours >= 0.1 else f"{hours:.2g}", {**each, "times_the_first_recipe": times}),
                 f"{times:.1f}x" if each["recipe"] != found[0]["recipe"] else "",
                 f"{each['peak_memory_mib']:,}",
             ]
