@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import CONFIGS, SCRIPTS_OWN, alone, build, refuse_choices, report, this_command, typed
+from saddlepoint.config import CONFIGS, alone, build, refuse_choices, report, this_command, typed_for_training
 from saddlepoint.errors import InputError
 from saddlepoint.jobs import die_with_parent
 from saddlepoint.report.tables import cost_table
@@ -34,10 +34,10 @@ log = logging.getLogger("cost_table")
 def settings(model: str, training: str, recipe: str) -> list[str]:
     """Of train.py: what was typed here, but for changes to another recipe than this."""
     kept, own = [], recipe == chosen_recipe()
-    for each in typed():
+    for each in typed_for_training():
         key = each.lstrip("+~").split("=")[0]
-        ours = key.split(".")[0] in SCRIPTS_OWN or key.split(".")[0] == "logger" or key in ("recipe", "output_dir")
-        if not ours and (own or not key.startswith("recipe.")):
+        said_below = key.split(".")[0] in ("logger", "output_dir") or key == "recipe"
+        if not said_below and (own or not key.startswith("recipe.")):
             kept.append(each)
     return [*kept, f"model={model}", f"training={training}", f"recipe={recipe}"]
 

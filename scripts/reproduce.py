@@ -18,7 +18,7 @@ import time
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import CONFIGS, SCRIPTS_OWN, build, refuse_choices, report_folder, typed
+from saddlepoint.config import CONFIGS, build, refuse_choices, report_folder, typed, typed_for_training
 from saddlepoint.errors import InputError, whole
 from saddlepoint.jobs import Training, die_with_parent, spread, train
 
@@ -66,7 +66,7 @@ def main(cfg: DictConfig) -> None:
     if not cfg.models or not cfg.trainings:
         raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
     build(cfg.dataset.data)  # before anything starts: the data are there, or are downloaded once
-    settings = [o for o in typed() if o.lstrip("+~").split("=")[0].split(".")[0] not in SCRIPTS_OWN]
+    settings = typed_for_training()
     plan = [
         Training(
             cfg,

@@ -181,6 +181,11 @@ def typed() -> list[str]:
     return [*brought, *HydraConfig.get().overrides.task]
 
 
+def typed_for_training() -> list[str]:
+    """Of these, what train.py knows too."""
+    return [each for each in typed() if each.lstrip("+~").split("=")[0].split(".")[0] not in SCRIPTS_OWN]
+
+
 def this_command() -> str:
     return shlex.join(["python", f"scripts/{HydraConfig.get().job.name}.py", *typed()])
 
