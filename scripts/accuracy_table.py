@@ -1,7 +1,7 @@
 """The paper's accuracy table and Figure 4: python scripts/accuracy_table.py dataset=mnist recipe=fast
 
-Measures what is missing, writes md, tex and csv, and prints the table. Other runs: models=[simple,wide]
-trainings=[pgd] seeds=3; another checkpoint: evaluation.checkpoint=best; a part of the test set:
+Measures what is missing, prints the table, and writes it (md, tex, csv, json) and the figure. Other runs:
+models=[simple,wide] trainings=[pgd] seeds=3; another checkpoint: evaluation.checkpoint=best; a part of the test set:
 evaluation.examples=1000. With logger=wandb the numbers also join the runs they belong to.
 """
 

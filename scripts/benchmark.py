@@ -352,14 +352,9 @@ def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtim
         for precision in spent_in
     ]
     records = [
-        {
-            "operation": operation,
-            "shapes": shapes,
-            "precision": p,
-            "ms_per_step": round(spent_in[p][operation, shapes], 4),
-        }
-        for p in spent_in
-        for operation, shapes in spent_in[p]
+        {"operation": operation, "shapes": shapes, "precision": p, "ms_per_step": round(spent, 4)}
+        for p, operations in spent_in.items()
+        for (operation, shapes), spent in operations.items()
     ]
     header = [f"{name}, ms a step", *spent_in]
     return Table(f"Where the time of a PGD step goes: {name}, {machine(runtime)}", header, rows, records, notes)

@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
 from saddlepoint.config import alone, build, measurer, report, subject, test_images
+from saddlepoint.data import Split
+from saddlepoint.errors import InputError
 from saddlepoint.evaluation.diagnostics import judge, zero_gradients
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report.tables import diagnostics_table
@@ -20,10 +22,8 @@ from saddlepoint.results import Result
 from saddlepoint.threat import Threat
 
 
-def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict[str, Any]]:
+def checks(cfg: DictConfig, split: Split, total: int, network: Subject, copy: Subject | None) -> list[dict[str, Any]]:
     settings, measure = cfg.report.diagnostics, measurer(cfg)
-    split, total = test_images(cfg)
-    split = split.take(settings.examples)
     plain: PGD = build(cfg.report.attacks.pgd)
 
     files: list[str] = []
@@ -48,11 +48,14 @@ def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict
         )
     )
     pgd, restarted = named("pgd"), named("pgd_x20")
+    restarts = restarted["key"]["attack"]["restarts"]
+    if restarts < 2:
+        raise InputError(f"report.attacks.pgd_x20.restarts={restarts}; expected at least 2, to hold them against one")
     low, high = pgd["interval"]
     bounds = plain.threat.bounds
     found = judge(
         by_steps={n: under(f"steps_{n}", PGD(plain.threat, n)) for n in settings.steps},
-        by_restarts={1: pgd["accuracy"], 20: restarted["accuracy"]},
+        by_restarts={1: pgd["accuracy"], restarts: restarted["accuracy"]},
         by_eps={
             factor * plain.threat.eps: under(f"eps_times_{factor:g}", plain.scaled(factor))
             for factor in settings.factors
@@ -71,20 +74,21 @@ def checks(cfg: DictConfig, network: Subject, copy: Subject | None) -> list[dict
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     alone(cfg)
-    model, dataset = cfg.report.diagnostics.model, cfg.dataset.name
+    model, (split, total) = cfg.report.diagnostics.model, test_images(cfg)
+    split = split.take(cfg.report.diagnostics.examples)
     found = {}
     for training in cfg.trainings:
         network = subject(cfg, model, training, 0)
         if network:
-            found[f"{training} {model}"] = checks(cfg, network, subject(cfg, model, training, cfg.report.copies.seed))
+            copy = subject(cfg, model, training, cfg.report.copies.seed)
+            found[f"{training} {model}"] = checks(cfg, split, total, network, copy)
     if not found:
         return
-    shown = min(len(test_images(cfg)[0]), cfg.report.diagnostics.examples)
     notes = [
-        f"Accuracies on the first {shown} test images. One suspicious sign means that a "
+        f"Accuracies on the first {len(split)} test images. One suspicious sign means that a "
         "number above may be too high for this network: look at the attack that does not need the gradient."
     ]
-    table = diagnostics_table(found, dataset=dataset, notes=notes)
+    table = diagnostics_table(found, dataset=cfg.dataset.name, notes=notes)
     with report(cfg) as out:
         out.table("diagnostics", table)
 

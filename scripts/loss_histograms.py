@@ -79,7 +79,7 @@ def main(cfg: DictConfig) -> None:
     alone(cfg)
     settings, seed = cfg.landscape, cfg.evaluation.seed
     for name in ("examples", "starts", "histogram_starts"):
-        whole(settings[name], f"landscape.{name}")
+        whole(settings[name], f"landscape.{name}", 1 if name == "examples" else 2)  # maxima are told of in pairs
     attack, batch_size = build(settings.attack), cfg.evaluation.batch_size
     split = test_images(cfg)[0].take(settings.examples)
     paths, ends, lines, geometry, between = {}, {}, {}, [], []

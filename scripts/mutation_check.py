@@ -174,6 +174,8 @@ def main() -> None:
         return
     words = [argument for argument in sys.argv[1:] if not argument.startswith("--write=")]
     chosen = [each for each in MUTATIONS if not words or any(word in each.name for word in words)]
+    if not chosen:
+        raise SystemExit(f"error: no mistake is named so: {' '.join(words)}")
     caught: dict[str, bool] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "tree"

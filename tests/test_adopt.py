@@ -133,6 +133,13 @@ class Changed(nn.Module):
         return self.change(x)
 
 
+def of_several(x: Tensor) -> Tensor:
+    """As people check their input: with an assert that says nothing."""
+    if len(x) < 2:
+        raise AssertionError
+    return x
+
+
 WRONG = [
     (lambda: Function(lambda z, _: F.softmax(z, 1)), "returns probabilities; expected logits: leave out its softmax"),
     (lambda: Function(lambda z, _: F.dropout(z, 0.5, training=True)), "answers differently each time in eval mode"),
@@ -142,6 +149,8 @@ WRONG = [
     (lambda: nn.Sequential(Changed(torch.Tensor.detach), linear()), "gives no gradient of its images"),
     (lambda: nn.Sequential(Changed(torch.round), linear()), "do not round or quantise"),
     (batch_norm_of_vectors, "takes no image by itself .*; is it left in train mode"),
+    (lambda: Function(lambda z, _: z.squeeze()), r"by itself \(it returns \(2,\), expected \(1, 2\)\)"),
+    (lambda: nn.Sequential(Changed(of_several), linear()), r"takes no image by itself \(AssertionError\)"),
     (lambda: Function(lambda z, _: z / 0), "numbers that are not finite"),
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 2)), r"does not take images of shape \(1, 4, 4\)"),
     (batch_norm, "depends on the other images of the batch; is it left in train mode"),

@@ -431,6 +431,7 @@ def test_bfloat16_crafting_is_as_strong_within_chance() -> None:
 
 def test_a_step_may_be_a_multiple_of_eps() -> None:
     assert PGD(Threat("linf", "8/255"), steps=1, step_size="1.25 eps").alpha == pytest.approx(10 / 255)
+    assert PGD(Threat("linf", "8/255"), steps=1, step_size="eps").alpha == 8 / 255
     with pytest.raises(InputError, match=r"attack\.step_size=much"):
         PGD(Threat("linf", "8/255"), steps=1, step_size="much eps")
 

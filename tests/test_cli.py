@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,16 @@ def test_each_command_names_the_next(command: Run, tmp_path: Path) -> None:
     assert "loss_histograms.py" in table.out.splitlines()[-1]
     nothing = command("scripts/loss_histograms.py", *tiny, f"output_dir={tmp_path}/elsewhere")
     assert "scripts/reproduce.py" in nothing.out.splitlines()[-1]
+
+
+def test_the_command_that_is_named_measures_the_run(command: Run, tmp_path: Path) -> None:
+    """Also where what was typed is a setting of train.py alone."""
+    settings = [*TINY[:-1], "training=standard", "monitor.examples=10", f"output_dir={tmp_path}"]
+    trained = command("train.py", *settings)
+    _, script, *arguments = shlex.split(trained.out.splitlines()[-1].removeprefix("measure it: "))
+    measured = command(script, *arguments, "evaluation.examples=10")
+    assert measured.status == 0, measured.err
+    assert len(list(tmp_path.rglob("last-natural*.json"))) == 1
 
 
 def test_options_may_stand_among_the_overrides(command: Run, tmp_path: Path) -> None:

@@ -364,6 +364,14 @@ def test_grey_files_stay_grey(folder: Path) -> None:
     assert load_own(folder, 0.25, 2).train.pixels.shape == (9, 1, 4, 4)
 
 
+def test_hidden_folders_are_no_classes(folder: Path) -> None:
+    before = load_own(folder, 0.25, 2)
+    for part in ("train", "test"):
+        (folder / part / ".ipynb_checkpoints").mkdir()
+    after = load_own(folder, 0.25, 2)
+    assert torch.equal(after.train.labels, before.train.labels) and torch.equal(after.test.labels, before.test.labels)
+
+
 def test_a_wrong_folder_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match=r"train has 2 class folders; expected 5, or dataset\.classes=2"):
         load_own(folder, 0.25, 5)

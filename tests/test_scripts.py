@@ -199,3 +199,10 @@ def test_eps_beyond_half_of_the_pixel_range_is_diagnosed_too(command: Command, t
     records = read_json(report(tmp_path, "tables", "diagnostics.json"))["records"]
     (larger,) = (record["numbers"] for record in records if record["name"] == "larger eps")
     assert re.findall(r"eps ([\d.]+)", larger) == ["0.3125", "0.625", "0.9375"]  # and not twice 10/16
+    again = ["report.diagnostics.examples=null", "evaluation.examples=6", "report.attacks.pgd_x20.restarts=3"]
+    outcome = command("scripts/diagnostics.py", *SETTINGS, *arguments, "trainings=[pgd]", *again)
+    assert outcome.status == 0, outcome.err
+    table = read_json(report(tmp_path, "tables", "diagnostics.json"))
+    assert "first 6 test images" in table["notes"][0]
+    (restarts,) = (record["numbers"] for record in table["records"] if record["name"] == "more restarts")
+    assert re.findall(r"restarts (\d+)", restarts) == ["1", "3"]

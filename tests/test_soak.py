@@ -30,7 +30,11 @@ def test_a_run_that_differs_is_noticed(tmp_path: Path) -> None:
         (tmp_path / name / "history.csv").write_text(f"in {tmp_path / name}")
         (tmp_path / name / "last-pgd.json").write_text(f'{{"accuracy": 0.5, "seconds": {len(name)}}}')
     assert soak.left_by(tmp_path / "one") == soak.left_by(tmp_path / "other")
-    for name, content in (("last-pgd.json", '{"accuracy": 0.6}'), ("history.csv", "other")):
+    for name, content in (
+        ("last-pgd.json", '{"accuracy": 0.6}'),
+        ("last-pgd.json", '{"accuracy": 0.5, "train_loss": 1}'),
+        ("history.csv", "other"),
+    ):
         before = (tmp_path / "one" / name).read_text()
         (tmp_path / "one" / name).write_text(content)
         assert soak.left_by(tmp_path / "one") != soak.left_by(tmp_path / "other")

@@ -86,7 +86,7 @@ class PGD:
         if given is None:
             self.alpha = 2.5 * self.threat.eps / self.steps
         elif isinstance(given, str) and given.endswith("eps"):
-            self.alpha = self.threat.eps * parse_number(given.removesuffix("eps").strip(), "attack.step_size")
+            self.alpha = self.threat.eps * parse_number(given.removesuffix("eps").strip() or 1, "attack.step_size")
         else:
             self.alpha = parse_number(given, "attack.step_size")
         if self.alpha < 0:

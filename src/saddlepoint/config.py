@@ -1,4 +1,4 @@
-"""From a Hydra configuration to objects, directories and checkpoints. Hydra is known here and in cli.py."""
+"""From a Hydra configuration to objects, directories and checkpoints. Little else knows Hydra."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def own_networks() -> list[str]:
     for path in (path for folder in config_folders() for path in sorted((folder / "model").glob("*.yaml"))):
         try:
             found += _targets(yaml.safe_load(path.read_text()))
-        except (OSError, yaml.YAMLError):
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
             raise InputError(f"{path} is not valid YAML") from None
     return found
 
@@ -149,9 +149,13 @@ def run_directory(cfg: DictConfig, model: str, training: str, seed: int) -> RunD
     whole(seed, "seed", least=0)
     name = f"{model}-{training}{cfg.recipe.suffix}{variation()}"
     for part in (cfg.dataset.name, name):
-        if Path(part).name != part:
+        if not isinstance(part, str) or Path(part).name != part:
             raise InputError(f"{part} is no name of a directory; a run lies inside output_dir")
-    return RunDirectory(Path(cfg.output_dir) / cfg.dataset.name / name / f"seed{seed}")
+    if len(name.encode()) > 255:
+        raise InputError(
+            f"{name[:60]}... is too long for a directory; put its settings into a file in configs/experiment"
+        )
+    return RunDirectory(Path(str(cfg.output_dir)) / cfg.dataset.name / name / f"seed{seed}")
 
 
 def variation() -> str:
@@ -193,13 +197,14 @@ def this_command() -> str:
 def next_command(script: str, *settings: str) -> str:
     """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
     chosen = {"model", "training", "seed", "overwrite", "weights", *(setting.split("=")[0] for setting in settings)}
-    kept = [argument for argument in typed() if argument.lstrip("+~").split("=")[0] not in chosen]
+    known = [re.sub(r"^(?=(monitor|trainer)\.)", "+", each) for each in typed()]  # the scripts have no such groups
+    kept = [each for each in known if each.lstrip("+~").split("=")[0] not in chosen]
     return shlex.join(["python", f"scripts/{script}.py", *kept, *settings])
 
 
 def report_folder(cfg: DictConfig) -> Path:
     """<output_dir>/<dataset>/report, with what run_directory adds to a name: tables/ and figures/ go there."""
-    return Path(cfg.output_dir) / cfg.dataset.name / f"report{cfg.recipe.suffix}{variation()}"
+    return Path(str(cfg.output_dir)) / cfg.dataset.name / f"report{cfg.recipe.suffix}{variation()}"
 
 
 def report(cfg: DictConfig) -> Report:
@@ -303,7 +308,7 @@ def refuse_choices(cfg: DictConfig) -> None:
         if isinstance(cfg[name], str):
             raise InputError(f"{name}={cfg[name]}; expected a list such as [{cfg[name]}]")
         known = sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})
-        found = [path.name for path in (Path(cfg.output_dir) / cfg.dataset.name).glob("*")]
+        found = [path.name for path in (Path(str(cfg.output_dir)) / cfg.dataset.name).glob("*")]
         for each in map(str, cfg[name]):  # a file may give it another name, as only its runs can tell
             if each not in known and not fnmatch.filter(found, runs.format(each)):
                 choices = f"choose from {', '.join(known)}{nearest(each, known)}"

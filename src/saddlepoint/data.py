@@ -171,10 +171,10 @@ def _read_npz(path: Path, part: str, classes: int) -> Arrays:
 
 
 def _read_folder(path: Path, part: str, classes: int) -> Arrays:
-    folders = sorted(folder for folder in (path / part).glob("*") if folder.is_dir())
+    folders = sorted(folder for folder in (path / part).glob("[!.]*") if folder.is_dir())
     if not folders:
         raise InputError(f"{path / part} has no class folders; expected {path}/train/<class>/ and {path}/test/<class>/")
-    others = {folder.name for folder in (path / "train").glob("*") if folder.is_dir()}
+    others = {folder.name for folder in (path / "train").glob("[!.]*") if folder.is_dir()}
     if different := sorted(others ^ {folder.name for folder in folders}):
         raise InputError(f"{path}: train and test have different class folders ({', '.join(different)})")
     if len(folders) != classes:
@@ -184,7 +184,7 @@ def _read_folder(path: Path, part: str, classes: int) -> Arrays:
     images: list[np.ndarray] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        for file in sorted(each for each in folder.iterdir() if not each.name.startswith(".")):
+        for file in sorted(folder.glob("[!.]*")):
             try:
                 with Image.open(file) as image:
                     if image.mode[0] in "IF":  # which a conversion would cut off at 255

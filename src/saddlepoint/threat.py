@@ -121,7 +121,7 @@ class Threat:
 
     def scaled(self, factor: float) -> Threat:
         """The same threat with eps times `factor`."""
-        return self if factor == 1 else Threat(self.norm, self.eps * factor, self.bounds)
+        return Threat(self.norm, self.eps * factor, self.bounds)
 
     def random_point(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A point drawn uniformly from the ball around each image, clipped to the bounds."""

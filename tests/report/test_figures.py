@@ -12,6 +12,7 @@ from matplotlib.container import BarContainer
 from saddlepoint.report import figures
 from saddlepoint.report.charts import Chart
 from saddlepoint.report.figures import COLOURS, loss_histograms, loss_trajectories
+from saddlepoint.report.plots import figure
 
 EXAMPLES, STARTS, STEPS = 3, 5, 8
 RANDOM = np.random.default_rng(0)
@@ -112,6 +113,22 @@ def test_capacity_shows_ours_and_the_papers() -> None:
     ours = chart.rows[0][0].series[0]
     assert ours.low is not None and list(ours.low) == [79.5, 93.5]
     chart.draw()
+
+
+def test_a_loss_of_one_seed_has_no_bar() -> None:
+    one = {"training": "pgd", "model": "simple", "sd": None, "paper": None}
+    records = [
+        {**one, "measurement": "pgd", "value": 80.0, "low": 79.0, "high": 81.0},
+        {**one, "measurement": "train_loss", "value": 0.5, "low": None, "high": None},
+    ]
+    chart = figures.capacity(records, {"simple": 1}, "mnist")
+    accuracy, loss = (panel.series[0] for panel in chart.rows[0])
+    assert (accuracy.low, accuracy.high) == ([79.0], [81.0])
+    assert (loss.low, loss.high) == ([None], [None])
+    chart.draw()
+    (drawn,) = figure(json.loads(chart.as_json()))["rows"][0][1]["plot"]["data"]
+    assert drawn["error_y"]["array"] == [None]
+    assert "customdata" not in drawn["hovertemplate"][0]
 
 
 def test_training_loss_is_the_history() -> None:

@@ -26,7 +26,7 @@ def trajectories(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, starts: in
     losses = []
     with undisturbed(model):
         for example in range(len(x)):
-            repeated, label = _repeat(x, example, starts), _repeat(y, example, starts)
+            repeated, label = x[[example] * starts], y[[example] * starts]
             x_adv = attack.start(repeated, generator(seed, f"trajectories/{example}", x.device))
             path = []
             for _ in range(attack.steps):
@@ -74,14 +74,14 @@ def maxima(
     with undisturbed(model):
         for start in tqdm(range(0, starts, batch_size), progress, disable=None if progress else True, leave=False):
             count = min(batch_size, starts - start)
-            repeated, label = _repeat(x, example, count), _repeat(y, example, count)
+            repeated, label = x[[example] * count], y[[example] * count]
             x_adv = attack.craft(model, repeated, label, generator(seed, f"maxima/{example}/{start}", x.device))
             losses[start : start + count] = loss_at(model, attack, x_adv, label).cpu().numpy()
             if start < kept:
                 ends.append(x_adv[: kept - start])
     points = torch.cat(ends)
     source = generator(seed, f"uniform/{example}", x.device)
-    return losses, _geometry(points, attack.threat.random_point(_repeat(x, example, len(points)), source), x[example])
+    return losses, _geometry(points, attack.threat.random_point(x[[example] * len(points)], source), x[example])
 
 
 def along(model: nn.Module, attack: PGD, start: Tensor, end: Tensor, y: Tensor, points: int) -> np.ndarray:
@@ -111,7 +111,7 @@ def segments(
     """
     found: dict[str, list[np.ndarray]] = {"losses": [], "random": [], "cosines": []}
     for example in range(len(x)):
-        repeated, label = _repeat(x, example, starts), _repeat(y, example, starts)
+        repeated, label = x[[example] * starts], y[[example] * starts]
         noise = generator(seed, f"segments/{example}", x.device)
         with undisturbed(model):
             found["random"].append(
@@ -145,7 +145,7 @@ def directions(
         for name, attack in attacks.items():
             paths = []
             for example in range(len(x)):
-                repeated, label = _repeat(x, example, starts), _repeat(y, example, starts)
+                repeated, label = x[[example] * starts], y[[example] * starts]
                 noise = generator(seed, f"directions/{name}/{example}", x.device)
                 ends = attack.craft(source, repeated, label, noise)
                 paths.append(along(model, attack, repeated, ends, label, points))
@@ -166,10 +166,6 @@ def gradient_angles(model: nn.Module, copy: nn.Module, split: Split, attack: PGD
             cosines = (own * others).sum(1) / lengths  # 0 / 0 is NaN
             angles[name].append(torch.rad2deg(torch.arccos(cosines.clamp(-1, 1))).numpy(force=True))
     return {name: np.concatenate(arrays) for name, arrays in angles.items()}
-
-
-def _repeat(values: Tensor, example: int, count: int) -> Tensor:
-    return values[example : example + 1].expand(count, *values.shape[1:]).contiguous()
 
 
 def _geometry(points: Tensor, uniform: Tensor, x: Tensor) -> Geometry:

@@ -59,12 +59,10 @@ def evaluate(
     own = [start for start in starts[rank::share] if str(start) not in parts]
     if parts and rank == 0:
         log.info("going on after %d of %d batches", len(parts), len(starts))
-    begun, done = time.monotonic(), 0
-    for start, x, y in tqdm(
-        split.batches(batch_size), progress, len(starts), disable=None if progress else True, leave=False
-    ):
-        if start not in own:
-            continue
+    begun = time.monotonic()
+    for done, start in enumerate(tqdm(own, progress, disable=None if progress else True, leave=False), 1):
+        batch = slice(start, start + batch_size)
+        x, y = split.images(batch), split.labels[batch]
         x_adv = x
         if attack is not None:
             x_adv = attack(source or model, x, y, generator(seed, f"evaluation/{start}", x.device))
@@ -74,7 +72,6 @@ def evaluate(
             logits = model(x_adv).float()
         loss = CrossEntropy()(logits, y).double().sum().item()
         parts[str(start)] = {"correct": pack((logits.argmax(1) == y).cpu().numpy()), "loss": loss}
-        done += 1
         if unfinished and unfinished.keep(parts) and rank == 0 and done < len(own):
             left = (len(own) - done) * (time.monotonic() - begun) / done
             log.info("%d of %d batches, %s left", done, len(own), duration(left))

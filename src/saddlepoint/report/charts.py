@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ class Chart:
         return figure
 
     def as_json(self, command: str = "") -> str:
-        """Everything but the size, numbers to five significant digits; and the command that makes it."""
+        """Everything but the size, arrays to five significant digits; and the command that makes it."""
         content = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "size"}
         return json.dumps({**content, "command": command}, default=_plain)
 
@@ -131,10 +132,12 @@ class Chart:
 
 def print_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """<name>.pdf and <name>.png; the same figure gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
-    figure.savefig(paths[0], metadata={"CreationDate": None})
-    figure.savefig(paths[1], metadata={"Software": None})
+    paths = []
+    for suffix, changing in (("pdf", "CreationDate"), ("png", "Software")):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, metadata={changing: None})
+        paths.append(folder / f"{name}.{suffix}")
+        write_atomically(paths[-1], content.getvalue())
     plt.close(figure)
     return paths
 

@@ -127,9 +127,9 @@ def capacity(records: Sequence[Mapping[str, Any]], capacities: Mapping[str, int]
         drawn = []
         ours = {capacity: cell for capacity, cell in cells.items() if cell and cell["value"] is not None}
         if ours:
-            # One seed's interval, or the spread over seeds.
+            # One seed's interval, which a loss has not, or the spread over seeds.
             low, high = (
-                [c["value"] + sign * (c["sd"] or 0) if c[end] is None else c[end] for c in ours.values()]
+                [c[end] if c["sd"] is None else c["value"] + sign * c["sd"] for c in ours.values()]
                 for end, sign in (("low", -1), ("high", 1))
             )
             drawn.append(Series(name, list(ours), [c["value"] for c in ours.values()], colour, "line", low, high))

@@ -108,7 +108,7 @@ def _versions(folder: Path, name: str) -> list[str]:
 def _section(folder: Path, item: Item) -> Content:
     parts: list[Content] = []
     missing: list[str] = []
-    command = _command(folder, item)
+    command = _command(folder, item) if item.script else ""
     for kind, names, read in (("tables", item.tables, _table), ("figures", item.figures, _figure)):
         for name in names:
             versions = _versions(folder / kind, name)
@@ -147,7 +147,7 @@ def _figure(path: Path, content: Content, command: str) -> Content:
         "kind": "figure",
         "name": path.stem,
         "picture": base64.b64encode(picture.read_bytes()).decode() if picture.exists() else None,
-        "commands": [content.get("command") or command],
+        "commands": [each for each in (content.get("command") or command,) if each],
         "files": _files(path, ("json", "png", "pdf")),
     }
 
@@ -179,7 +179,7 @@ def _table(path: Path, content: Content, command: str) -> Content:
         "rows": rows,
         "notes": list(content["notes"]),
         "records": content["records"],
-        "commands": commands or [command],
+        "commands": commands or [each for each in (command,) if each],
         "files": _files(path, ("json", "csv", "md", "tex")),
     }
 
@@ -206,7 +206,9 @@ def _details(record: Content, command: str) -> list[Content]:
             continue
         text = f"{exact(value)} to {exact(record['high'])}" if key == "low" else exact(value)
         rows.append({"name": LABELS.get(key, key.replace("_", " ").capitalize()), "text": text})
-    rows.append({"name": "Command", "code": record.get("command") or command})
+    command = record.get("command") or command
+    if command:
+        rows.append({"name": "Command", "code": command})
     if record.get("files"):
         # Relative to the data set's folder, in which the report's lies.
         names = str(record["files"]).split("; ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -18,7 +19,7 @@ def figure(chart: Content) -> Content:
 
     Raises KeyError, TypeError or ValueError if it is no chart.
     """
-    chart = without_nan(chart)
+    chart = json.loads(json.dumps(chart), parse_constant=lambda _: None)  # JSON has no NaN: Plotly leaves null out
     rows = chart["rows"]
     every = [panel for row in rows for panel in row]
     keys = dict.fromkeys((e["name"], to_hex(e["colour"]), e["kind"]) for panel in every for e in panel["series"])
@@ -111,6 +112,7 @@ def _trace(series: Content, crowded: bool) -> Content:
             "hovertemplate": "%{customdata[0]:.6~g} to %{customdata[1]:.6~g}: %{y:.6~g}<extra>%{fullData.name}</extra>",
         }
     mode = {"line": "lines", "dashed": "lines", "points": "markers"}[series["kind"]]
+    plain = "(%{x:.6~g}, %{y:.6~g})<extra>%{fullData.name}</extra>"
     trace = {
         **named,
         "type": "scatter",
@@ -124,7 +126,7 @@ def _trace(series: Content, crowded: bool) -> Content:
             "dash": "dash" if series["kind"] == "dashed" else "solid",
         },
         "marker": {"color": colour, "size": 5},
-        "hovertemplate": "(%{x:.6~g}, %{y:.6~g})<extra>%{fullData.name}</extra>",
+        "hovertemplate": plain,
     }
     if series["low"] is not None and series["high"] is not None:
         low, high = list(series["low"]), list(series["high"])
@@ -137,10 +139,9 @@ def _trace(series: Content, crowded: bool) -> Content:
             "thickness": 1,
             "width": 3,
         }
-        trace["customdata"] = list(zip(low, high, strict=True))
-        trace["hovertemplate"] = (
-            "(%{x:.6~g}, %{y:.6~g})<br>%{customdata[0]:.6~g} to %{customdata[1]:.6~g}<extra>%{fullData.name}</extra>"
-        )
+        trace["customdata"] = ranges = list(zip(low, high, strict=True))
+        ranged = plain.replace("<extra>", "<br>%{customdata[0]:.6~g} to %{customdata[1]:.6~g}<extra>")
+        trace["hovertemplate"] = [plain if None in ends else ranged for ends in ranges]
     return trace
 
 
@@ -188,12 +189,3 @@ def _picture(image: Content) -> Content:
 def _text(label: str) -> str:
     """A label as Plotly must be given it: it reads a part of HTML."""
     return html.escape(label, quote=False).replace("\n", "<br>")
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN: what is not finite becomes null, which Plotly leaves out."""
-    if isinstance(value, dict):
-        return {key: without_nan(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -27,7 +27,6 @@ def accuracy_table(
     paper = published(dataset, "accuracy") if compare else None
     columns = [(training, model) for training in trainings for model in models]
     rows: list[Row] = []
-    records = []
     # The training loss is the last step's: it says nothing of the best checkpoint.
     of_best = any(result["key"]["checkpoint"] == "best" for result in results)
     for measurement in [*measurements, *([] if of_best else ["train_loss"])]:
@@ -51,13 +50,12 @@ def accuracy_table(
                 "source": paper["source"] if paper else None,
                 **_origin(found),
             }
-            records.append(record)
             ours.append(Cell(_in_words(record, is_loss), record))
             theirs.append("" if reference is None else f"{reference:g}")
             differences.append(_difference(record, is_loss))
         rows += [ours, theirs, differences] if any(theirs[1:]) else [ours]
     header = ["Accuracy in %", *(f"{NAMES.get(training, training)} {model}" for training, model in columns)]
-    notes = [f"Columns: training method and model. Rows: what it is tested on. {_spread(records)}"]
+    notes = [f"Columns: training method and model. Rows: what it is tested on. {_spread(rows)}"]
     notes += _parts(results)
     if paper:
         notes.append(f"Paper: {paper['source']}.")
@@ -115,9 +113,9 @@ def _beside(summary: dict[str, Any], reference: float | None) -> dict[str, Any]:
     return {**summary, "paper": reference, "difference": round(summary["value"] - reference, 4) if known else None}
 
 
-def _spread(records: Sequence[Mapping[str, Any]]) -> str:
+def _spread(rows: Sequence[Row]) -> str:
     """For a note: what stands behind the numbers."""
-    counts = {record["seeds"] for record in records} - {0}
+    counts = {cell.record["seeds"] for cells in rows for cell in cells if isinstance(cell, Cell)} - {0}
     several = sorted(counts - {1})
     if not several:
         return "In brackets: 95% interval."
@@ -149,7 +147,6 @@ def adversaries_table(
     cells = paper["cells"] if paper else {}
     others = paper.get("released", {}) if paper else {}
     lines: list[Row] = []
-    records = []
     results = [result for _, _, found in rows for result in found]
     parts = {_part(result) for result in results}
     for name, source, found in rows:
@@ -163,7 +160,6 @@ def adversaries_table(
             "released_model": released,
             **_origin(found),
         }
-        records.append(record)
         part = _part(found[0]) if found and len(parts) > 1 else None
         lines.append(
             [
@@ -180,7 +176,7 @@ def adversaries_table(
     header += ["Released model"] if others else []
     notes = [
         "Source: A the network itself (white box), A' an independently trained copy, A_nat a naturally trained copy, "
-        f"B another architecture. {_spread(records)}",
+        f"B another architecture. {_spread(lines)}",
     ]
     shown = {name for name, _, _ in rows} | {source for _, source, _ in rows}
     unsaid = {
@@ -217,7 +213,6 @@ def grid_table(
     paper = published(dataset, item) if item else None
     lines, columns = (list(dict.fromkeys(pair[side] for pair in cells)) for side in (0, 1))
     rows: list[Row] = []
-    records = []
     for line in lines:
         row: list[str | Cell] = [NAMES.get(line, line)]
         for column in columns:
@@ -231,7 +226,6 @@ def grid_table(
                 "paper": reference,
                 **_origin(found),
             }
-            records.append(record)
             short = record["value"] is not None and not intervals
             text = f"{record['value']:.1f}" if short else _in_words(record, False)
             row.append(Cell(text + ("" if reference is None else f" [{reference:g}]"), record))
@@ -242,7 +236,7 @@ def grid_table(
         for number, column in enumerate(columns):
             (part, *_) = {_part(found[0]) for (_, each), found in cells.items() if each == column and found} or {None}
             names[number] += f" (first {part})" if part else ""
-    notes = [*notes, *([_spread(records)] if intervals else []), *_said_once(results)]
+    notes = [*notes, *([_spread(rows)] if intervals else []), *_said_once(results)]
     if paper:
         notes.append(f"In square brackets, the paper: {paper['source']}.")
     header = [f"{sides[0].capitalize()} / {sides[1]}", *names]

@@ -177,7 +177,11 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
             expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
             found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
             if found != expected:
-                raise InputError(f"{path} holds another network: {_first_difference(found, expected)}")
+                name = next(each for each in [*expected, *found] if found.get(each) != expected.get(each))
+                there, here = found.get(name, "absent"), expected.get(name, "absent")
+                raise InputError(
+                    f"{path} holds another network: {name} is {there} in the file and {here} in the configured model"
+                )
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in found}
             metadata = json.loads((file.metadata() or {}).get("saddlepoint", "{}"))
             if not isinstance(metadata, dict):
@@ -188,11 +192,3 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
         raise InputError(f"{path} is damaged or no safetensors file ({str(error).splitlines()[0]})") from None
     model.load_state_dict(tensors)
     return metadata
-
-
-def _first_difference(found: dict[str, list[int]], expected: dict[str, list[int]]) -> str:
-    for name in [*expected, *found]:
-        if found.get(name) != expected.get(name):
-            there, here = found.get(name, "absent"), expected.get(name, "absent")
-            return f"{name} is {there} in the file and {here} in the configured model"
-    return "no difference"

@@ -54,6 +54,8 @@ class Adversarial:
             raise InputError(f"recipe.warmup={self.warmup}; expected at least 0 and below 1")
         if self.attack.restarts != 1:
             raise InputError(f"attack.restarts={self.attack.restarts}; training makes its examples from one start")
+        if self.attack.targeted:
+            raise InputError("attack.targeted=true lowers the loss; training maximises it over the threat")
         if type(self) is Adversarial and isinstance(self.attack.loss, Divergence):
             raise InputError("attack=trades maximises what only training=trades gives it; choose another attack")
 

@@ -27,7 +27,7 @@ from saddlepoint.training.objectives import Objective
 
 log = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_STATES = 120  # at most so much work is lost with a killed process
+SECONDS_BETWEEN_STATES = 120  # the most that is lost with a killed process; of several, up to a row of history
 
 
 class Trainer:
