@@ -40,7 +40,8 @@ def main(cfg: DictConfig) -> None:
     directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
     overwrite, defined = overwrites(cfg), definition(cfg)
     runtime: Runtime = build(cfg.runtime)
-    logging.getLogger().setLevel(cfg.logger.level if runtime.processes.first else logging.WARNING)
+    if runtime.processes.first:
+        logging.getLogger().setLevel(cfg.logger.level)
     model = new_network(cfg).to(runtime.torch_device)
     objective, monitor, tracker = build(cfg.training.objective), build(cfg.monitor), build(cfg.logger.tracker)
     if runtime.processes.first:

@@ -49,9 +49,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         trained = run(processes, "train.py", *arguments, "training=fgsm")
         assert trained.returncode == 0, trained.stderr
         assert trained.stdout.count("finished in") == 1  # one of them speaks
-        measured = run(processes, "scripts/accuracy_table.py", *arguments, "models=[simple]", "trainings=[fgsm]",
+        measured = run(processes, "scripts/accuracy_table.py", *arguments, "models=[simple]", "trainings=[fgsm,pgd]",
                        "evaluation.batch_size=70")  # fmt: skip
         assert measured.returncode == 0, measured.stderr
+        assert [measured.stdout.count(words) for words in ("measuring pgd of", "not trained yet")] == [1, 1]
     return folders
 
 

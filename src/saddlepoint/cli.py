@@ -39,6 +39,8 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(function)  # Hydra names the job after the function's module
         def job(cfg: DictConfig) -> None:
+            if another_process():
+                logging.getLogger().setLevel(logging.ERROR)
             try:
                 with _memory(cfg, "recipe.batch_size" if config_name == "train" else "evaluation.batch_size"):
                     function(cfg)
@@ -69,7 +71,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             except (HydraException, OmegaConfBaseException) as error:
                 _leave(_explain(error, config_name))
             except Stopped as stopped:
-                if os.environ.get("RANK", "0") != "0":  # of torchrun's processes one speaks
+                if another_process():
                     sys.exit(128 + stopped.signum)
                 name = signal.Signals(stopped.signum).name
                 again = ", without overwrite=true" if "overwrite=true" in map(str.lower, sys.argv) else ""
@@ -83,6 +85,11 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         return run
 
     return decorate
+
+
+def another_process() -> bool:
+    """Whether this is none but the first of torchrun's processes, of which one speaks."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager
