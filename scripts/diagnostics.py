@@ -24,7 +24,9 @@ from saddlepoint.threat import Threat
 
 def checks(cfg: DictConfig, split: Split, total: int, network: Subject, copy: Subject | None) -> list[dict[str, Any]]:
     settings, measure = cfg.report.diagnostics, measurer(cfg)
-    plain: PGD = build(cfg.report.attacks.pgd)
+    plain, many = (build(cfg.report.attacks[name]) for name in ("pgd", "pgd_x20"))
+    if many.restarts <= plain.restarts:
+        raise InputError(f"report.attacks.pgd_x20.restarts={many.restarts}; expected more than pgd's {plain.restarts}")
 
     files: list[str] = []
 
@@ -48,14 +50,11 @@ def checks(cfg: DictConfig, split: Split, total: int, network: Subject, copy: Su
         )
     )
     pgd, restarted = named("pgd"), named("pgd_x20")
-    restarts = restarted["key"]["attack"]["restarts"]
-    if restarts < 2:
-        raise InputError(f"report.attacks.pgd_x20.restarts={restarts}; expected at least 2, to hold them against one")
     low, high = pgd["interval"]
     bounds = plain.threat.bounds
     found = judge(
         by_steps={n: under(f"steps_{n}", PGD(plain.threat, n)) for n in settings.steps},
-        by_restarts={1: pgd["accuracy"], restarts: restarted["accuracy"]},
+        by_restarts={plain.restarts: pgd["accuracy"], many.restarts: restarted["accuracy"]},
         by_eps={
             factor * plain.threat.eps: under(f"eps_times_{factor:g}", plain.scaled(factor))
             for factor in settings.factors

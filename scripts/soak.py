@@ -2,7 +2,7 @@
 
 Kills: short runs (train.py, then accuracy_table.py) are killed with kill -9 at random moments: anywhere, in the
 middle of a write, between a write and its rename, in an evaluation. The same command then goes on, and what the run
-leaves is compared with what an undisturbed one left: every byte but those that tell its times.
+leaves is compared with what an undisturbed one left: everything but times, rate and memory.
 Mutations: scripts/mutation_check.py. Examples: adversarial examples held against their threat, computed anew.
 """
 
@@ -55,7 +55,7 @@ RUN = [
     "runtime.threads=1",
     "logger=none",
 ]
-TIMES = ("seconds", "images_per_second", "peak_memory_mib")  # what differs between two runs of the same
+TIMES = ("seconds", "images_per_second", "peak_memory_mib")
 MOMENTS = ("anywhere", "in a write", "before a rename", "in an evaluation")
 
 
@@ -92,7 +92,7 @@ def _kill_at(name: str, number: int) -> None:
 
 
 def left_by(folder: Path) -> dict[str, Any]:
-    """What must not depend on how often the run was killed: all of a run but its times."""
+    """What must not depend on how often the run was killed."""
     left: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

@@ -149,7 +149,7 @@ WRONG = [
     (lambda: nn.Sequential(Changed(torch.Tensor.detach), linear()), "gives no gradient of its images"),
     (lambda: nn.Sequential(Changed(torch.round), linear()), "do not round or quantise"),
     (batch_norm_of_vectors, "takes no image by itself .*; is it left in train mode"),
-    (lambda: Function(lambda z, _: z.squeeze()), r"by itself \(it returns \(2,\), expected \(1, 2\)\)"),
+    (lambda: Function(lambda z, _: z.squeeze()), r"returns \(2,\) for one image; expected \(1, 2\)"),
     (lambda: nn.Sequential(Changed(of_several), linear()), r"takes no image by itself \(AssertionError\)"),
     (lambda: Function(lambda z, _: z / 0), "numbers that are not finite"),
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 2)), r"does not take images of shape \(1, 4, 4\)"),

@@ -111,10 +111,10 @@ def test_each_command_names_the_next(command: Run, tmp_path: Path) -> None:
     assert "scripts/reproduce.py" in nothing.out.splitlines()[-1]
 
 
-def test_the_command_that_is_named_measures_the_run(command: Run, tmp_path: Path) -> None:
-    """Also where what was typed is a setting of train.py alone."""
-    settings = [*TINY[:-1], "training=standard", "monitor.examples=10", f"output_dir={tmp_path}"]
-    trained = command("train.py", *settings)
+@pytest.mark.parametrize("own", [["monitor.examples=10"], ["training=trades", "training.objective.beta=3"]])
+def test_the_command_that_is_named_measures_the_run(command: Run, tmp_path: Path, own: list[str]) -> None:
+    """Also where what was typed is no setting of the scripts."""
+    trained = command("train.py", *TINY[:-1], *own, f"output_dir={tmp_path}")
     _, script, *arguments = shlex.split(trained.out.splitlines()[-1].removeprefix("measure it: "))
     measured = command(script, *arguments, "evaluation.examples=10")
     assert measured.status == 0, measured.err

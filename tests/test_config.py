@@ -10,7 +10,17 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from saddlepoint.config import CONFIGS, NETWORKS, _difference, build, claim, comparable, load_network, overwrites
+from saddlepoint.config import (
+    CONFIGS,
+    NETWORKS,
+    _difference,
+    build,
+    claim,
+    comparable,
+    data_folder,
+    load_network,
+    overwrites,
+)
 from saddlepoint.errors import InputError
 from saddlepoint.models import CNN
 from saddlepoint.threat import Threat
@@ -30,6 +40,17 @@ def test_build_makes_the_object_with_what_it_refers_to() -> None:
     attack = build(config.attack, restarts=2)
     assert isinstance(attack.threat, Threat)
     assert (attack.threat.eps, attack.steps, attack.restarts) == (8 / 255, 7, 2)
+
+
+def test_runs_and_reports_lie_in_a_folder_of_their_data() -> None:
+    def folder(output_dir: object, name: object) -> Path:
+        return data_folder(OmegaConf.create({"output_dir": output_dir, "dataset": {"name": name}}))
+
+    assert folder("outputs", "digits") == Path("outputs/digits")
+    assert folder(2026, "digits") == Path("2026/digits")  # Hydra reads a number
+    for output_dir, name, message in ((None, "digits", "output_dir=null"), ("outputs", 5, "dataset.name=5; expected")):
+        with pytest.raises(InputError, match=message):
+            folder(output_dir, name)
 
 
 def test_an_error_of_the_arguments_comes_out_as_itself() -> None:

@@ -206,3 +206,5 @@ def test_eps_beyond_half_of_the_pixel_range_is_diagnosed_too(command: Command, t
     assert "first 6 test images" in table["notes"][0]
     (restarts,) = (record["numbers"] for record in table["records"] if record["name"] == "more restarts")
     assert re.findall(r"restarts (\d+)", restarts) == ["1", "3"]
+    outcome = command("scripts/diagnostics.py", *SETTINGS, *arguments, "report.attacks.pgd_x20.restarts=1")
+    assert (outcome.status, "restarts=1; expected more than pgd's 1" in outcome.err) == (2, True)

@@ -89,13 +89,13 @@ def check(model: nn.Module, x: Tensor, classes: int) -> None:
         try:
             with torch.no_grad():
                 again, alone = model(x), model(x[:1])
-            if alone.shape != logits[:1].shape:
-                raise ValueError(f"it returns {tuple(alone.shape)}, expected {tuple(logits[:1].shape)}")
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"the network takes no image by itself ({reason}); is it left in train mode?") from None
+    if alone.shape != (1, classes):
+        raise InputError(f"the network returns {tuple(alone.shape)} for one image; expected (1, {classes})")
     if not logits.isfinite().all():
         raise InputError("the network returns numbers that are not finite")
     if logits.amin() >= 0 and (logits.sum(1) - 1).abs().amax() < 1e-3:

@@ -88,7 +88,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
 
 
 def another_process() -> bool:
-    """Whether this is none but the first of torchrun's processes, of which one speaks."""
+    """Whether this is one of torchrun's processes but not the first, which speaks for all."""
     return os.environ.get("RANK", "0") != "0"
 
 

@@ -23,7 +23,7 @@ from saddlepoint.attacks import Attack
 from saddlepoint.data import Split, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.report.folder import Report
+from saddlepoint.report.folder import Report, for_any_script
 from saddlepoint.results import Result, sha256, write_atomically
 from saddlepoint.runtime import Runtime, generator
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
@@ -148,14 +148,23 @@ def run_directory(cfg: DictConfig, model: str, training: str, seed: int) -> RunD
     """
     whole(seed, "seed", least=0)
     name = f"{model}-{training}{cfg.recipe.suffix}{variation()}"
-    for part in (cfg.dataset.name, name):
-        if not isinstance(part, str) or Path(part).name != part:
-            raise InputError(f"{part} is no name of a directory; a run lies inside output_dir")
+    if Path(name).name != name:
+        raise InputError(f"{name} is no name of a directory; a run lies inside output_dir")
     if len(name.encode()) > 255:
         raise InputError(
-            f"{name[:60]}... is too long for a directory; put its settings into a file in configs/experiment"
+            f"{name[:60]}... is too long for a directory; put the settings into an experiment of yours (--config-dir)"
         )
-    return RunDirectory(Path(str(cfg.output_dir)) / cfg.dataset.name / name / f"seed{seed}")
+    return RunDirectory(data_folder(cfg) / name / f"seed{seed}")
+
+
+def data_folder(cfg: DictConfig) -> Path:
+    """<output_dir>/<dataset>: what is trained on it, and the report."""
+    if cfg.output_dir is None:
+        raise InputError("output_dir=null; expected a directory, such as outputs")
+    name = cfg.dataset.name
+    if not isinstance(name, str) or Path(name).name != name:
+        raise InputError(f"dataset.name={name}; expected a text that can name a directory in output_dir")
+    return Path(str(cfg.output_dir)) / name
 
 
 def variation() -> str:
@@ -197,14 +206,13 @@ def this_command() -> str:
 def next_command(script: str, *settings: str) -> str:
     """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
     chosen = {"model", "training", "seed", "overwrite", "weights", *(setting.split("=")[0] for setting in settings)}
-    known = [re.sub(r"^(?=(monitor|trainer)\.)", "+", each) for each in typed()]  # the scripts have no such groups
-    kept = [each for each in known if each.lstrip("+~").split("=")[0] not in chosen]
+    kept = [for_any_script(each) for each in typed() if each.lstrip("+~").split("=")[0] not in chosen]
     return shlex.join(["python", f"scripts/{script}.py", *kept, *settings])
 
 
 def report_folder(cfg: DictConfig) -> Path:
     """<output_dir>/<dataset>/report, with what run_directory adds to a name: tables/ and figures/ go there."""
-    return Path(str(cfg.output_dir)) / cfg.dataset.name / f"report{cfg.recipe.suffix}{variation()}"
+    return data_folder(cfg) / f"report{cfg.recipe.suffix}{variation()}"
 
 
 def report(cfg: DictConfig) -> Report:
@@ -308,7 +316,7 @@ def refuse_choices(cfg: DictConfig) -> None:
         if isinstance(cfg[name], str):
             raise InputError(f"{name}={cfg[name]}; expected a list such as [{cfg[name]}]")
         known = sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})
-        found = [path.name for path in (Path(str(cfg.output_dir)) / cfg.dataset.name).glob("*")]
+        found = [path.name for path in data_folder(cfg).glob("*")]
         for each in map(str, cfg[name]):  # a file may give it another name, as only its runs can tell
             if each not in known and not fnmatch.filter(found, runs.format(each)):
                 choices = f"choose from {', '.join(known)}{nearest(each, known)}"

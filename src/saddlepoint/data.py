@@ -184,7 +184,7 @@ def _read_folder(path: Path, part: str, classes: int) -> Arrays:
     images: list[np.ndarray] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        for file in sorted(folder.glob("[!.]*")):
+        for file in sorted(each for each in folder.iterdir() if not each.name.startswith(".")):
             try:
                 with Image.open(file) as image:
                     if image.mode[0] in "IF":  # which a conversion would cut off at 255

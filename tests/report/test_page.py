@@ -118,6 +118,7 @@ def test_the_scripts_exist(script: str) -> None:
         ("outputs/mnist/report-fast", "dataset=mnist recipe=fast"),
         ("outputs/mnist/report,threat.eps=0.2", "dataset=mnist threat.eps=0.2"),
         ("outputs/cifar10/report-fast,threat.eps=4_255", "dataset=cifar10 recipe=fast threat.eps=4/255"),
+        ("outputs/digits/report,monitor.examples=9", "dataset=digits ++monitor.examples=9"),
         ("outputs/reference/digits/report", "dataset=digits output_dir=outputs/reference"),
         ("made/digits/report", "dataset=digits output_dir=made"),
         ("/scratch/outputs/digits/report", "dataset=digits output_dir=/scratch/outputs"),

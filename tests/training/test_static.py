@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Data
+from saddlepoint.errors import InputError
+from saddlepoint.losses import Divergence
 from saddlepoint.models import CNN
 from saddlepoint.threat import Threat
 from saddlepoint.training.static import replaced
@@ -19,3 +24,11 @@ def test_every_image_is_replaced_by_its_adversarial_example(data: Data, network:
     chosen = torch.tensor([5, 2])
     assert torch.equal(made.images(chosen), x_adv[chosen])
     assert torch.equal(made.images(chosen), made.images(chosen))  # once and for all
+
+
+@pytest.mark.parametrize("attack", [{"targeted": True}, {"loss": Divergence()}])
+def test_an_attack_that_does_not_raise_the_loss_of_labels_is_refused(
+    data: Data, network: CNN, attack: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"attack(\.targeted)?="):
+        replaced(data.train, network, PGD(Threat("linf", "2/16"), 3, **attack), torch.Generator())

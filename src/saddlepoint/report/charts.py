@@ -37,7 +37,8 @@ Numbers = Sequence[float] | np.ndarray
 class Series:
     """Points (x, y) of one kind. Series of the same name share one entry of the legend.
 
-    `kind` "bars" reads x as the edges of the bars, one more than y. `low` and `high` are the ends of the error bars.
+    `kind` "bars" reads x as the edges of the bars, one more than y. `low` and `high` are the ends of the error bars,
+    None where a point has none.
     """
 
     name: str
@@ -45,8 +46,8 @@ class Series:
     y: Numbers
     colour: str
     kind: Literal["line", "dashed", "points", "bars"] = "line"
-    low: Numbers | None = None
-    high: Numbers | None = None
+    low: Sequence[float | None] | np.ndarray | None = None
+    high: Sequence[float | None] | np.ndarray | None = None
 
 
 @dataclass(frozen=True)

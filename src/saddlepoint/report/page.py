@@ -22,6 +22,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from saddlepoint.errors import InputError
+from saddlepoint.report.folder import for_any_script
 from saddlepoint.report.items import BEYOND, ITEMS, Item
 from saddlepoint.report.plots import exact, figure
 from saddlepoint.results import read_json, write_atomically
@@ -68,7 +69,7 @@ def render(folder: Path) -> str:
 def _settings(folder: Path) -> list[str]:
     """What the folder's name says of the runs: report-fast,threat.eps=8_255 is recipe=fast threat.eps=8/255."""
     recipe, *overrides = folder.name.removeprefix("report").split(",")
-    overrides = [re.sub(r"=(\d+)_(\d+)$", r"=\1/\2", each) for each in overrides]
+    overrides = [for_any_script(re.sub(r"=(\d+)_(\d+)$", r"=\1/\2", each)) for each in overrides]
     return [f"dataset={folder.parent.name}", *([f"recipe={recipe[1:]}"] if recipe else []), *overrides]
 
 
