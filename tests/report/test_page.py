@@ -143,7 +143,7 @@ def test_without_published_numbers_the_headline_says_so(empty: Path) -> None:
         record |= {"paper": None, "difference": None, "source": None}
     table.write(empty / "tables", "accuracy")
     top = Page(page.render(empty)).text[""]
-    assert "The paper has no numbers for digits." in top and "94.0" in top
+    assert "The paper has no numbers for these networks." in top and "94.0" in top
 
 
 def test_a_table_of_nothing_has_no_headline(empty: Path) -> None:
