@@ -28,8 +28,10 @@ from saddlepoint.config import (
     own_networks,
     run_directory,
 )
+from saddlepoint.errors import InputError
 from saddlepoint.results import sha256
 from saddlepoint.runtime import Runtime, generator, provenance
+from saddlepoint.training import Recipe, Trainer
 from saddlepoint.training.static import replaced
 
 log = logging.getLogger("train")
@@ -48,7 +50,13 @@ def main(cfg: DictConfig) -> None:
         build(cfg.dataset.data)  # one process downloads what is missing, before the others look
     runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
-    check(model, data.train.images(slice(0, 2)), data.classes)
+    recipe: Recipe = build(cfg.trainer)
+    check(model, data.train.take(2).images(slice(None)), data.classes)
+    for size, _ in recipe.stages:
+        try:
+            check(model, data.train.take(2).resized(size).images(slice(None)), data.classes)
+        except InputError as error:
+            raise InputError(f"recipe.grow={recipe.grow}: {error}") from None
     if "source" in cfg.training:  # examples made once, before the training
         source = run_directory(cfg, cfg.model.name, cfg.training.source, cfg.seed)
         network = load_network(source, "last", runtime.torch_device, own_networks())
@@ -57,10 +65,11 @@ def main(cfg: DictConfig) -> None:
             noise = generator(cfg.seed, "static", runtime.torch_device)
             data = replace(data, train=replaced(data.train, network, build(cfg.attack), noise))
     names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
-    trainer = build(cfg.trainer)(
+    trainer = Trainer(
         model,
         objective,
         data,
+        recipe,
         runtime=runtime,
         directory=directory,
         tracker=tracker,

@@ -47,7 +47,7 @@ from saddlepoint.results import write_json
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
 from saddlepoint.threat import Threat
 from saddlepoint.tracking import Tracker
-from saddlepoint.training import Monitor, Trainer
+from saddlepoint.training import Monitor, Recipe, Trainer
 from saddlepoint.training.checkpoint import RunDirectory
 from saddlepoint.training.objectives import Adversarial
 from saddlepoint.training.schedules import Constant
@@ -372,17 +372,15 @@ def trainer_overhead(repeats: int, runtime: Runtime) -> dict[str, Any]:
             model,
             Adversarial(attack),
             Data(split, split, split),
+            Recipe(
+                50, functools.partial(torch.optim.Adam, lr=1e-3), Constant(1e-3), steps=100_000, precision="bfloat16"
+            ),
             runtime=runtime,
             directory=RunDirectory(folder),
             tracker=Tracker(),
             monitor=Monitor(attack, 100),
             metadata={},
             seed=0,
-            batch_size=50,
-            optimizer=functools.partial(torch.optim.Adam, lr=1e-3),
-            schedule=Constant(1e-3),
-            steps=100_000,
-            precision="bfloat16",
         )
     x, y = trainer.batches.next()
 

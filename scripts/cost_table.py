@@ -26,7 +26,7 @@ from saddlepoint.report.tables import cost_table
 from saddlepoint.results import read_json
 from saddlepoint.runtime import Runtime
 from saddlepoint.threat import parse_number
-from saddlepoint.training.trainer import number_of_steps
+from saddlepoint.training import Recipe
 
 log = logging.getLogger("cost_table")
 
@@ -55,6 +55,7 @@ def few_steps(arguments: list[str], steps: int) -> tuple[float, dict[str, Any]]:
     """Seconds and summary of a training that ends after so many."""
     with tempfile.TemporaryDirectory() as folder:
         short = [f"recipe.steps={steps}", "recipe.epochs=null", "recipe.evaluations=1", "recipe.monitor.examples=1"]
+        short.append("recipe.grow=null")  # whole images: what growing saves is not counted
         apart = ["logger=none", f"output_dir={folder}", "hydra.mode=RUN"]
         done = subprocess.run(
             [sys.executable, str(CONFIGS.parent / "train.py"), *arguments, *short, *apart],
@@ -75,9 +76,9 @@ def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -
     arguments = settings(model, training, recipe)
     log.info("timing training=%s model=%s recipe=%s", training, model, recipe)
     start, summary = few_steps(arguments, 1)
-    planned, batch_size = composed(arguments).recipe, summary["batch_size"]
-    per_epoch = images // batch_size
-    steps = number_of_steps(planned.steps, planned.epochs, per_epoch)
+    planned: Recipe = build(composed(arguments).trainer)
+    batch_size, per_epoch = planned.batch_size, images // planned.batch_size
+    steps = planned.number_of_steps(per_epoch)
     wanted = parse_number(cfg.report.cost.seconds, "report.cost.seconds")
     took, timed = 0.0, 1
     while True:

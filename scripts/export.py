@@ -106,7 +106,7 @@ def main(cfg: DictConfig) -> None:
     if not networks:
         raise InputError("nothing to export; train a network first: python train.py --help")
     for subject in networks:
-        folder = subject.directory.path / ("export" if subject.checkpoint == "last" else "export-best")
+        folder = subject.directory.path / ("export" if subject.checkpoint == "last" else f"export-{subject.checkpoint}")
         subject.model  # noqa: B018 (loading it refuses a config that builds something else)
         stored = OmegaConf.create(subject.directory.read_config())
         network = OmegaConf.to_container(stored.dataset.network, resolve=True)

@@ -95,7 +95,7 @@ from saddlepoint.models import ResNet
 from saddlepoint.runtime import Runtime, part
 from saddlepoint.threat import Threat
 from saddlepoint.tracking import Tracker
-from saddlepoint.training import Monitor, Trainer
+from saddlepoint.training import Monitor, Recipe, Trainer
 from saddlepoint.training.checkpoint import RunDirectory
 from saddlepoint.training.objectives import Adversarial, Standard
 from saddlepoint.training.schedules import Constant
@@ -111,6 +111,8 @@ attack = PGD(Threat("linf", 0.1), 1)
 runtime = Runtime("cpu", threads=1)
 objective = Adversarial(attack) if "attacked" in sys.argv else Standard()
 
+recipe = Recipe(8, partial(torch.optim.SGD, lr=0.01), Constant(0.01), steps=6, evaluations=2, averaging=0.5)
+
 def stopping(*arguments):
     if arguments[-1] == 0.5:  # in the fourth step of six, between two rows of history
         signal.raise_signal(signal.SIGTERM)
@@ -118,9 +120,8 @@ def stopping(*arguments):
 
 Trainer(
     model, stopping if "stopped" in sys.argv else objective,
-    Data(split, split, split), runtime=runtime, directory=RunDirectory(sys.argv[1]),
-    tracker=Tracker(), monitor=Monitor(attack, 8), metadata={}, seed=0, batch_size=8,
-    optimizer=partial(torch.optim.SGD, lr=0.01), schedule=Constant(0.01), steps=6, evaluations=2,
+    Data(split, split, split), recipe, runtime=runtime, directory=RunDirectory(sys.argv[1]),
+    tracker=Tracker(), monitor=Monitor(attack, 8), metadata={}, seed=0,
 ).fit()
 torch.save(model.state_dict(), f"{sys.argv[1]}/rank{runtime.processes.rank}.pt")
 part()

@@ -26,7 +26,7 @@ from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report.folder import Report, for_any_script
 from saddlepoint.results import Result, sha256, write_atomically
 from saddlepoint.runtime import Runtime, generator
-from saddlepoint.training.checkpoint import RunDirectory, read_weights
+from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +241,7 @@ def claim(directory: RunDirectory, defined: dict[str, Any], overwrite: bool) -> 
     """Make the directory this run's. Raises InputError if it holds a run of another configuration."""
     if overwrite:
         # The summary first: it means finished.
-        weights = (directory.weights(checkpoint).name for checkpoint in ("last", "best"))
+        weights = (directory.weights(checkpoint).name for checkpoint in CHECKPOINTS)
         for name in ("training.json", *weights, "state.pt", "previous.pt", "history.csv", "wandb.id", "config.yaml"):
             (directory.path / name).unlink(missing_ok=True)
     if directory.config.exists():
@@ -290,8 +290,8 @@ def subject(cfg: DictConfig, model: str, training: str, seed: int, checkpoint: s
     refuse_choices(cfg)
     runtime: Runtime = build(cfg.runtime)
     checkpoint = checkpoint or cfg.evaluation.checkpoint
-    if checkpoint not in ("last", "best"):
-        raise InputError(f"evaluation.checkpoint={checkpoint}; choose last or best")
+    if checkpoint not in CHECKPOINTS:
+        raise InputError(f"evaluation.checkpoint={checkpoint}; choose {', '.join(CHECKPOINTS)}")
     directory = run_directory(cfg, model, training, seed)
     if not directory.finished:
         log.warning("not trained yet: %s", directory.path)

@@ -52,6 +52,10 @@ class Split:
     def to(self, device: torch.device) -> Split:
         return Split(self.pixels.to(device), self.labels.to(device), self.pixel_max)
 
+    def resized(self, height: int | None) -> Split:
+        """The same images at another height, as `resized` makes them; None leaves them as they are."""
+        return self if height is None else Split(resized(self.images(slice(None)), height), self.labels, 1)
+
     def batches(self, size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(index of the first example, images, labels) in order."""
         for start in range(0, len(self), size):
@@ -253,6 +257,17 @@ def _published(name: str, folder: Path, files: Mapping[str, str], download: Call
             raise InputError(
                 f"{folder / file} is not the published file (wrong md5); delete it to have it downloaded again"
             )
+
+
+def resized(x: Tensor, height: int) -> Tensor:
+    """Images (n, c, h, w) in [0, 1], scaled down to (n, c, height, w * height / h): bilinear with antialiasing.
+
+    Raises InputError if that is no smaller.
+    """
+    if height >= x.shape[2]:
+        raise InputError(f"recipe.grow: size {height} is not below the images' height of {x.shape[2]} pixels")
+    size = (height, max(1, round(x.shape[3] * height / x.shape[2])))
+    return F.interpolate(x, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 class CropFlip:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import signal
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,15 @@ from torch import Tensor, nn
 
 import saddlepoint.training.trainer
 from saddlepoint.attacks import PGD
-from saddlepoint.data import CropFlip, Data, Split
+from saddlepoint.data import Batches, CropFlip, Data, Split
 from saddlepoint.errors import InputError, Stopped
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.models import CNN, ResNet
-from saddlepoint.results import read_csv, read_json
-from saddlepoint.runtime import Runtime, has_fast_bfloat16
+from saddlepoint.results import read_csv, read_json, sha256
+from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16
 from saddlepoint.threat import Threat
 from saddlepoint.tracking import Tracker
-from saddlepoint.training import Monitor, Trainer
+from saddlepoint.training import Monitor, Recipe, Trainer
 from saddlepoint.training.checkpoint import RunDirectory, read_weights
 from saddlepoint.training.objectives import Adversarial, Objective, Standard
 from saddlepoint.training.schedules import Constant, OneCycle
@@ -32,6 +33,8 @@ THREAT = Threat("linf", 0.1)
 ADVERSARIAL = Adversarial(PGD(THREAT, steps=2), warmup=0.3)
 ADAM = partial(torch.optim.Adam, lr=0.01)
 MOMENTUM = partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True)
+
+RECIPE = {field.name for field in fields(Recipe)}
 
 Make = Callable[..., Trainer]
 
@@ -57,7 +60,9 @@ def make(data: Data, directory: RunDirectory, runtime: Runtime) -> Make:
             "steps": 20,
             "evaluations": 4,
         }
-        return Trainer(**(settings | changes))
+        settings |= changes
+        recipe = {name: settings.pop(name) for name in RECIPE if name in settings}
+        return Trainer(**settings, recipe=Recipe(**recipe))
 
     return make
 
@@ -95,14 +100,11 @@ def interrupt(losses: Tensor) -> Tensor:
 def left_by(trainer: Trainer) -> dict[str, Any]:
     """All that a run leaves but its summary, which holds times: files, weights, rows, generators."""
     directory = trainer.directory
-    assert sorted(path.name for path in directory.path.iterdir()) == [
-        "best.safetensors",
-        "history.csv",
-        "last.safetensors",
-        "training.json",
-    ]
+    checkpoints = ["last", "best", *(["averaged"] if trainer.averaged is not None else [])]
+    files = [*(f"{checkpoint}.safetensors" for checkpoint in checkpoints), "history.csv", "training.json"]
+    assert sorted(path.name for path in directory.path.iterdir()) == sorted(files)
     left: dict[str, Any] = {"history": directory.history.read_bytes(), "rows": trainer.rows, "best": trainer.best}
-    for checkpoint in ("best", "last"):
+    for checkpoint in checkpoints:
         model = copy.deepcopy(trainer.model)
         metadata = read_weights(directory.weights(checkpoint), model)
         left[checkpoint] = metadata, {name: tensor.tolist() for name, tensor in model.state_dict().items()}
@@ -113,6 +115,19 @@ def left_by(trainer: Trainer) -> dict[str, Any]:
 
 def small_resnet() -> ResNet:
     return ResNet(1, units=1, channels=1, classes=2, generator=torch.Generator().manual_seed(0))
+
+
+class Convolutional(nn.Module):
+    """Takes images of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.conv, self.norm, self.fc = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.norm(self.conv(x))).amax((2, 3)))
 
 
 class Dropping(nn.Module):
@@ -138,6 +153,8 @@ VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "dropout": lambda: {"model": Dropping()},
     "bfloat16": lambda: {"precision": "bfloat16"},
+    "growing": lambda: {"model": Convolutional(), "grow": {2: 0.6, 3: 0.7}, "augmentation": CropFlip(1)},
+    "averaged": lambda: {"model": small_resnet(), "averaging": 0.8},
 }
 
 
@@ -183,7 +200,7 @@ def test_a_state_altered_on_the_disk_costs_time_and_nothing_else(
     [
         lambda state: state.pop("window"),
         lambda state: state.update(processes=[{"buffers": [], "order": torch.zeros(3)}]),
-        lambda state: state["model"].popitem(),
+        lambda state: state["networks"][0].popitem(),
         lambda state: state.update(rows=None, best_file=None),
         lambda state: state.update(made="here"),
     ],
@@ -330,6 +347,64 @@ def test_history_measures_the_held_out_images(make: Make, data: Data) -> None:
     assert trainer.rows[-1]["held_out_robust"] < trainer.rows[-1]["held_out_natural"]
 
 
+def test_images_grow_before_the_attack_and_are_measured_as_they_are_trained(make: Make, data: Data) -> None:
+    seen: list[Tensor] = []
+
+    class Seeing(Standard):
+        def __call__(self, model: nn.Module, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+            seen.append(x)
+            return super().__call__(model, x, *rest)
+
+    trainer = make(model=Convolutional(), objective=Seeing(), grow={2: 0.5, 3: "3/4"})
+    trainer.fit()
+    assert [x.shape[2] for x in seen] == [2] * 10 + [3] * 5 + [4] * 5
+    assert all(x.amin() >= 0 and x.amax() <= 1 for x in seen)
+    # Halving with antialiasing weighs the four nearest pixels by (1, 3, 3, 1) / 8, and at the edge (3, 3, 1) / 7.
+    batches = Batches(data.train, 8, generator(3, "order"))
+    edge = torch.tensor([[3, 3, 1, 0], [0, 1, 3, 3]]) / 7
+    torch.testing.assert_close(seen[0], edge @ batches.next()[0] @ edge.T)
+    assert [row["size"] for row in trainer.rows] == [2, 2, 3, 4]
+    accuracy = evaluate(trainer.model, data.validation, None).accuracy
+    assert trainer.rows[-1]["held_out_natural"] == accuracy
+
+
+def test_the_best_checkpoint_is_of_whole_images(make: Make) -> None:
+    accuracies = iter([0.9, 0.8, 0.2, 0.3, 0.1])
+
+    class Given(Monitor):
+        def measure(self, *_: Any) -> dict[str, float]:
+            return {"held_out_natural": 0.0, "held_out_robust": next(accuracies)}
+
+    monitor = Given(PGD(THREAT, steps=2), examples=20)
+    trainer = make(model=Convolutional(), grow={2: 0.4}, steps=25, evaluations=5, monitor=monitor)
+    assert trainer.fit()["best_step"] == 20
+    assert read_weights(trainer.directory.weights("best"), Convolutional())["step"] == "20"
+
+
+def test_the_mean_of_the_weights_follows_them_exponentially(make: Make) -> None:
+    seen: list[Tensor] = []
+
+    class Noting(Standard):
+        def __call__(self, model: nn.Module, *rest: Any) -> tuple[Tensor, Tensor]:
+            seen.append(torch.cat([model.fc.bias.detach(), model.norm.running_mean]).clone())
+            return super().__call__(model, *rest)
+
+    trainer = make(model=small_resnet(), objective=Noting(), averaging=0.5)
+    summary = trainer.fit()
+    seen.append(torch.cat([trainer.model.fc.bias.detach(), trainer.model.norm.running_mean]))
+    mean = seen[0]
+    for step, now in enumerate(seen[1:], 1):
+        decay = min(0.5, step / (step + 9))
+        mean = decay * mean + (1 - decay) * now
+    written = small_resnet()
+    read_weights(trainer.directory.weights("averaged"), written)
+    torch.testing.assert_close(torch.cat([written.fc.bias.detach(), written.norm.running_mean]), mean)
+    assert int(written.norm.num_batches_tracked) == 20
+    assert summary["averaged_sha256"] == sha256(trainer.directory.weights("averaged"))
+    measured = trainer.monitor.measure(written, trainer.data.validation, 3, trainer.processes)
+    assert trainer.rows[-1]["averaged_held_out_robust"] == measured["held_out_robust"]
+
+
 def test_the_model_trains_in_train_mode(make: Make) -> None:
     model = small_resnet().eval()
     before = model.norm.running_mean.clone()
@@ -416,7 +491,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_state_before(
     state = trainer.directory.read_state()
     assert state is not None
     assert state["step"] == (5 if seconds_between_states > 0 else 6)
-    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert all(tensor.isfinite().all() for tensor in state["networks"][0].values())
     assert [row["step"] for row in state["rows"]] == [5]
     assert not trainer.directory.finished
     assert not trainer.directory.weights("last").exists()
@@ -477,6 +552,13 @@ def test_epochs_are_so_many_batches(make: Make, epochs: float, steps: int) -> No
         ({"evaluations": 0}, r"recipe\.evaluations=0"),
         ({"reduction": "max"}, r"recipe\.reduction=max; choose mean or sum"),
         ({"batch_size": 61}, r"recipe\.batch_size=61"),
+        ({"averaging": 1}, r"recipe\.averaging=1; expected at least 0 and below 1"),
+        ({"averaging": "often"}, r"recipe\.averaging=often"),
+        ({"grow": {3: 0.5, 2: 0.7}}, r"recipe\.grow=.*increase"),
+        ({"grow": {2: 0.7, 3: 0.5}}, r"recipe\.grow=.*increase"),
+        ({"grow": {2: 1}}, r"recipe\.grow=.*below 1"),
+        ({"grow": {0: 0.5}}, r"recipe\.grow"),
+        ({"grow": 2}, r"recipe\.grow=2"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(

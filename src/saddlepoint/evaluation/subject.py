@@ -31,7 +31,7 @@ class Subject:
 
     Args:
         load: makes the network with the checkpoint's weights.
-        checkpoint: "last" or "best".
+        checkpoint: one of CHECKPOINTS.
         command: makes its measurements.
         data: for the key of every measurement, what tells the data from others of their name.
     """

@@ -27,9 +27,9 @@ def accuracy_table(
     paper = published(dataset, "accuracy") if compare else None
     columns = [(training, model) for training in trainings for model in models]
     rows: list[Row] = []
-    # The training loss is the last step's: it says nothing of the best checkpoint.
-    of_best = any(result["key"]["checkpoint"] == "best" for result in results)
-    for measurement in [*measurements, *([] if of_best else ["train_loss"])]:
+    # The training loss is the last step's: it says nothing of another checkpoint.
+    others = {result["key"]["checkpoint"] for result in results} - {"last"}
+    for measurement in [*measurements, *([] if others else ["train_loss"])]:
         name, is_loss = NAMES.get(measurement, measurement), measurement == "train_loss"
         ours: list[str | Cell] = [name]
         theirs, differences = [f"{name}, paper"], [f"{name}, difference"]
@@ -59,8 +59,8 @@ def accuracy_table(
     notes += _parts(results)
     if paper:
         notes.append(f"Paper: {paper['source']}.")
-    if of_best:
-        notes.append("Checkpoint: the best on the held-out images, not the last.")
+    meanings = {"best": "the best on the held-out images", "averaged": "the mean of the weights over the training"}
+    notes += [f"Checkpoint: {meanings[each]}, not the last." for each in sorted(others)]
     return Table.of(f"{dataset}{_threat(results)}: accuracy by training method and model", header, rows, notes)
 
 

@@ -1,6 +1,7 @@
-"""Training: what is minimised (objectives), the loop (trainer), what is seen (monitor) and what stays (checkpoint)."""
+"""Training: what is minimised (objectives), how (recipe, trainer), what is seen (monitor), what stays (checkpoint)."""
 
 from saddlepoint.training.monitor import Monitor
+from saddlepoint.training.recipe import Recipe
 from saddlepoint.training.trainer import Trainer
 
-__all__ = ["Monitor", "Trainer"]
+__all__ = ["Monitor", "Recipe", "Trainer"]

@@ -6,6 +6,7 @@ state.pt           everything needed to go on, bit for bit, after its checksum; 
 previous.pt        the state before it, for when state.pt was damaged
 last.safetensors   the weights after the last step
 best.safetensors   the weights that did best on the held-out images
+averaged.safetensors  their exponential mean, where the recipe keeps one
 training.json      the summary; its presence means finished
 """
 
@@ -34,6 +35,9 @@ from saddlepoint.results import read_json, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
+# What a run keeps of its weights; the mean only where its recipe averages them.
+CHECKPOINTS = ("last", "best", "averaged")
+
 # What a state begins with, followed by the SHA-256 of the rest.
 SEAL = b"saddlepoint state, sha256 "
 
@@ -51,7 +55,7 @@ class RunDirectory:
         self.results = self.path / "results"
 
     def weights(self, checkpoint: str) -> Path:
-        """`checkpoint` is "last" or "best"."""
+        """`checkpoint` is one of CHECKPOINTS."""
         return self.path / f"{checkpoint}.safetensors"
 
     @property

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.optim import Optimizer
 from tqdm import tqdm
 
-from saddlepoint.data import Batches, CropFlip, Data
-from saddlepoint.errors import InputError, Stopped, whole
+from saddlepoint.data import Batches, Data
+from saddlepoint.errors import InputError, Stopped
 from saddlepoint.results import sha256, write_atomically, write_csv
 from saddlepoint.runtime import Runtime, duration, generator, noted_signals
-from saddlepoint.threat import parse_number
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
 from saddlepoint.training.monitor import Monitor
 from saddlepoint.training.objectives import Objective
+from saddlepoint.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +31,9 @@ SECONDS_BETWEEN_STATES = 120  # the most that is lost with a killed process; of 
 
 
 class Trainer:
-    """Minimise `objective` over the weights of `model`.
+    """Minimise `objective` over the weights of `model`, as `recipe` says.
 
-    Args:
-        steps: optimiser steps; or give `epochs`.
-        optimizer: makes the optimiser from parameter groups.
-        schedule: learning rate as a function of progress, 0 to 1.
-        weight_decay: on convolution and fully connected weights only, as the authors' code has it.
-        reduction: "mean" or "sum" of the losses over the batch.
-        precision: of the forward passes, where the hardware has it.
-        evaluations: how often over the whole training the held-out images are measured and history written.
+    With `recipe.averaging`, `averaged` is the exponential mean of the weights, which becomes a third checkpoint.
     """
 
     def __init__(
@@ -48,6 +41,7 @@ class Trainer:
         model: nn.Module,
         objective: Objective,
         data: Data,
+        recipe: Recipe,
         *,
         runtime: Runtime,
         directory: RunDirectory,
@@ -55,43 +49,29 @@ class Trainer:
         monitor: Monitor,
         metadata: dict[str, str],
         seed: int,
-        batch_size: int,
-        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-        schedule: Callable[[float], float],
-        steps: int | None = None,
-        epochs: float | None = None,
-        weight_decay: float = 0.0,
-        reduction: str = "mean",
-        precision: str = "float32",
-        evaluations: int = 20,
-        augmentation: CropFlip | None = None,
     ) -> None:
-        if reduction not in ("mean", "sum"):
-            raise InputError(f"recipe.reduction={reduction}; choose mean or sum")
-        whole(batch_size, "recipe.batch_size")
-        whole(evaluations, "recipe.evaluations")
-        if not isinstance(weight_decay, int | float) or not 0 <= weight_decay < math.inf:
-            raise InputError(f"recipe.weight_decay={weight_decay}; expected a number of at least 0")
         device, self.processes = runtime.torch_device, runtime.processes
-        if batch_size % self.processes.count:
+        if recipe.batch_size % self.processes.count:
             raise InputError(
-                f"recipe.batch_size={batch_size} is for all processes; {self.processes.count} cannot share it evenly"
+                f"recipe.batch_size={recipe.batch_size} is for all processes; "
+                f"{self.processes.count} cannot share it evenly"
             )
-        self.model, self.objective, self.data = model, objective, data
+        self.model, self.objective, self.data, self.recipe = model, objective, data, recipe
         self.runtime, self.directory, self.tracker, self.monitor = runtime, directory, tracker, monitor
-        self.metadata, self.seed, self.schedule, self.reduction = metadata, seed, schedule, reduction
-        self.dtype = runtime.training_dtype(precision)
+        self.metadata, self.seed = metadata, seed
+        self.averaged = copy.deepcopy(model).requires_grad_(False) if recipe.averaging else None
+        self.dtype = runtime.training_dtype(recipe.precision)
         # Every process draws the same batches and takes its share of each; the attack's noise is its own.
         noise = "attack" if self.processes.first else f"attack/{self.processes.rank}"
         purposes = {"order": "order", "augment": "augment", "attack": noise}
         self.generators = {name: generator(seed, purpose, device) for name, purpose in purposes.items()}
         self.generators["dropout"] = runtime.seed_dropout(seed)
         self.batches = Batches(
-            data.train, batch_size, self.generators["order"], augmentation, self.generators["augment"]
+            data.train, recipe.batch_size, self.generators["order"], recipe.augmentation, self.generators["augment"]
         )
-        self.optimizer = optimizer(parameter_groups(model.parameters(), weight_decay))
-        self.steps = number_of_steps(steps, epochs, self.batches.per_epoch)
-        self.interval = math.ceil(self.steps / evaluations)
+        self.optimizer = recipe.optimizer(parameter_groups(model.parameters(), recipe.weight_decay))
+        self.steps = recipe.number_of_steps(self.batches.per_epoch)
+        self.interval = math.ceil(self.steps / recipe.evaluations)
         # Losses and accuracies of the steps since the last row of history: read then, all at once.
         self.window = torch.zeros(self.interval, 2, device=device)
         self.step, self.seconds = 0, 0.0
@@ -135,13 +115,14 @@ class Trainer:
         """One minibatch: make the examples, descend. Nothing here waits for the device."""
         progress = self.step / self.steps
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(progress)
+            group["lr"] = self.recipe.schedule(progress)
         x, y = map(self.processes.share, self.batches.next())
+        x = self.recipe.resized(x, progress)
         self.model.train()
         with self.runtime.autocast(self.dtype):
             losses, logits = self.objective(self.model, x, y, self.generators["attack"], progress)
         self.optimizer.zero_grad(set_to_none=True)
-        scale = 1 if self.reduction == "sum" else 1 / self.batches.size
+        scale = 1 if self.recipe.reduction == "sum" else 1 / self.batches.size
         (scale * losses.sum()).backward()
         # The attack's passes are each process's own; only this gradient is shared.
         self.processes.add([p.grad for p in self.model.parameters() if p.grad is not None])
@@ -150,6 +131,24 @@ class Trainer:
         row[0] = losses.detach().mean()
         row[1] = (logits.detach().argmax(1) == y).float().mean()
         self.step += 1
+        self._average()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the mean towards the weights and buffers; faster at the beginning, so that it forgets where it began."""
+        if self.averaged is None:
+            return
+        decay = min(self.recipe.averaging, self.step / (self.step + 9))
+        for mean, now in zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(now, 1 - decay)
+            else:  # a count
+                mean.copy_(now)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The one that is trained and, if one is kept, its mean."""
+        return [self.model, *([self.averaged] if self.averaged is not None else [])]
 
     def _filled(self) -> int:
         """How many rows of the window belong to the steps since the last record."""
@@ -169,31 +168,40 @@ class Trainer:
 
     def _share_buffers(self) -> None:
         """Batch normalisation's running statistics, which each process gathers from its own part, become their mean."""
-        buffers = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        buffers = [buffer for each in self.networks for buffer in each.buffers() if buffer.is_floating_point()]
         if self.processes.count > 1 and buffers:
             self.processes.add(buffers)
             for buffer in buffers:
                 buffer /= self.processes.count
 
     def _record(self) -> None:
-        """A row of history: the window's means, and what the monitor measures."""
+        """A row of history: the window's means, and what the monitor measures on images as large as the last step's."""
         self._check_finite()
         self._share_buffers()
         means = self.processes.gather(self.window[: self._filled()].double().mean(0).tolist())
         loss, accuracy = (sum(values) / self.processes.count for values in zip(*means, strict=True))
+        size = self.recipe.size((self.step - 1) / self.steps)
+        held_out = self.data.validation.take(self.monitor.examples).resized(size)
         row = {
             "step": self.step,
             "epoch": round(self.step / self.batches.per_epoch, 3),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "train_loss": loss,
             "train_accuracy": accuracy,
-            **self.monitor.measure(self.model, self.data.validation, self.seed, self.processes),
+            **self.monitor.measure(self.model, held_out, self.seed, self.processes),
         }
+        if self.averaged is not None:
+            measured = self.monitor.measure(self.averaged, held_out, self.seed, self.processes)
+            row |= {f"averaged_{name}": value for name, value in measured.items()}
+        if self.recipe.stages:
+            row["size"] = held_out.pixels.shape[2]
+            if self.rows and self.rows[-1]["size"] != row["size"]:
+                self.best = -1.0  # accuracies on images of two sizes do not compare
         self.rows.append(row)
         chosen = row[self.monitor.chosen]
         if chosen > self.best:
             self.best = chosen
-            self.best_file = self._write_weights("best")
+            self.best_file = self._write_weights("best", self.model)
         self.tracker.log(self.step, {**row, "images_per_second": self.images_per_second})
 
     @property
@@ -206,18 +214,19 @@ class Trainer:
         """Training images a second, held-out measurements included."""
         return self.step * self.batches.size / max(self.seconds, 1e-9)
 
-    def _write_weights(self, checkpoint: str) -> bytes:
+    def _write_weights(self, checkpoint: str, network: nn.Module) -> bytes:
         """Returns what it wrote, if this process is the one that writes."""
         if not self.processes.first:
             return b""
         metadata = {**self.metadata, "checkpoint": checkpoint, "step": str(self.step)}
-        return write_weights(self.directory.weights(checkpoint), self.model, metadata)
+        return write_weights(self.directory.weights(checkpoint), network, metadata)
 
     def _save(self) -> None:
         """Everything the rest of the run depends on. History first: a state never is ahead of it."""
         self._check_finite()
         # Until the next row each process has buffers of its own, and an attack in eval mode uses them.
-        buffers = [buffer.cpu() for buffer in self.model.buffers()] if self.processes.count > 1 else []
+        several = self.processes.count > 1
+        buffers = [buffer.cpu() for each in self.networks for buffer in each.buffers()] if several else []
         own = {"buffers": buffers, **{name: each.get_state() for name, each in self.generators.items()}}
         processes = self.processes.gather(own)
         if not self.processes.first:
@@ -227,7 +236,7 @@ class Trainer:
         self.directory.write_state(
             {
                 "made": {"device": self.runtime.torch_device.type, "precision": self.precision},
-                "model": self.model.state_dict(),
+                "networks": [each.state_dict() for each in self.networks],
                 "optimizer": self.optimizer.state_dict(),
                 "processes": processes,  # generators and buffers of every one
                 "batches": self.batches.state_dict(),
@@ -265,9 +274,11 @@ class Trainer:
                 f"{self.directory.state} is of {count} processes and goes on with as many, not {self.processes.count}"
             )
         own = state["processes"][self.processes.rank]
-        self.model.load_state_dict(state["model"])
-        for buffer, kept in zip(self.model.buffers(), own["buffers"], strict=bool(own["buffers"])):
-            buffer.copy_(kept)
+        for network, kept in zip(self.networks, state["networks"], strict=True):
+            network.load_state_dict(kept)
+        buffers = [buffer for each in self.networks for buffer in each.buffers()]
+        for buffer, values in zip(buffers, own["buffers"], strict=bool(own["buffers"])):
+            buffer.copy_(values)
         self.optimizer.load_state_dict(state["optimizer"])
         for name, each in self.generators.items():
             each.set_state(own[name].cpu())
@@ -280,7 +291,10 @@ class Trainer:
                 write_atomically(self.directory.weights("best"), self.best_file)
 
     def _finish(self) -> dict[str, Any]:
-        self._write_weights("last")
+        written = {"last": self.model, **({"averaged": self.averaged} if self.averaged is not None else {})}
+        for checkpoint, network in written.items():
+            self._write_weights(checkpoint, network)
+        comparable = [row for row in self.rows if row.get("size") == self.rows[-1].get("size")]
         summary = {
             **self.metadata,
             "steps": self.steps,
@@ -292,10 +306,10 @@ class Trainer:
             "images_per_second": float(f"{self.images_per_second:.5g}"),
             "peak_memory_mib": self.runtime.peak_memory(),
             "train_loss": self.rows[-1]["train_loss"],
-            "best_step": max(self.rows, key=lambda row: row[self.monitor.chosen])["step"],
+            "best_step": max(comparable, key=lambda row: row[self.monitor.chosen])["step"],
         }
         if self.processes.first:
-            for checkpoint in ("last", "best"):
+            for checkpoint in ("best", *written):
                 summary[f"{checkpoint}_sha256"] = sha256(self.directory.weights(checkpoint))
             self.directory.finish(summary)
             self.tracker.table("held_out", self.rows)
@@ -304,17 +318,6 @@ class Trainer:
             )
             self.tracker.finish(summary)
         return summary
-
-
-def number_of_steps(steps: int | None, epochs: float | str | None, per_epoch: int) -> int:
-    """Of a whole training, from the one of the two that is given. Raises InputError for none, both and nonsense."""
-    if (steps is None) == (epochs is None):
-        raise InputError(f"recipe.steps={steps} and recipe.epochs={epochs}; give one of them")
-    if steps is None:
-        assert epochs is not None
-        steps = round(parse_number(epochs, "recipe.epochs") * per_epoch)
-    whole(steps, "recipe.steps")
-    return steps
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
