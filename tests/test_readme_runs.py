@@ -1,4 +1,4 @@
-"""The README's commands, in its order, as a newcomer types them in a fresh clone: each with less to do.
+"""The commands of the README and of docs/, in order, as a newcomer types them in a fresh clone: each with less to do.
 
 Minutes, and so not part of make test: make test ARGS="-m slow". test_own and test_dashboard have those of their own.
 """
@@ -82,7 +82,7 @@ def test_it_runs(command: str, clone: Path) -> None:
 
 
 def test_what_they_made(clone: Path) -> None:
-    """After all of them: every kind of thing that the README promises."""
+    """After all of them: every kind of file that the pages promise."""
     copied = {"digits/report", "mnist/report-fast"}
     made = {
         path.name
