@@ -1,4 +1,4 @@
-"""The README's commands, in its order, as a newcomer types them in a fresh clone: each with less to do.
+"""The commands of the README and of docs/, in order, as a newcomer types them in a fresh clone: each with less to do.
 
 Minutes, and so not part of make test: make test ARGS="-m slow". test_own and test_dashboard have those of their own.
 """
@@ -23,6 +23,11 @@ pytestmark = pytest.mark.slow
 TRAINING = [*TINY, "recipe.epochs=null", "recipe.batch_size=4"]
 STARTS = ["landscape.examples=2", "landscape.starts=2", "landscape.histogram_starts=20", "landscape.attack.steps=3"]
 MEASURING = ["evaluation.examples=4", *STARTS]
+LESS = {
+    "scripts/adversaries_table.py": ["report.adversaries.A=[natural,fgsm,pgd]"],
+    "scripts/cost_table.py": ["models=[simple]", "trainings=[pgd]", "report.cost.seconds=0.5"],
+    "scripts/epsilon_curves.py": ["report.epsilon.examples=4", "report.epsilon.steps=3", "report.epsilon.queries=10"],
+}
 REAL = ("dataset=mnist", "dataset=cifar10", "DATASET=mnist", "DATASET=cifar10")
 # Not from here: other environments, servers, terminals; CI runs tests and lint themselves, test_soak the soak.
 ELSEWHERE = r"wandb |make (test|lint|soak|benchmark)|.*hydra/launcher=slurm"
@@ -44,7 +49,7 @@ def smaller(command: str) -> str:
         committed = "output_dir=outputs/reference" in words  # trained as the recipe says
         words += [] if committed else TRAINING
         words += [] if "train.py" in words else ["evaluation.examples=4"] if committed else MEASURING
-        words += ["report.adversaries.A=[natural,fgsm,pgd]"] if "scripts/adversaries_table.py" in words else []
+        words += LESS.get(words[1], [])
     return shlex.join(words)
 
 
@@ -82,7 +87,7 @@ def test_it_runs(command: str, clone: Path) -> None:
 
 
 def test_what_they_made(clone: Path) -> None:
-    """After all of them: every kind of thing that the README promises."""
+    """After all of them: every kind of file that the pages promise."""
     copied = {"digits/report", "mnist/report-fast"}
     made = {
         path.name
