@@ -13,24 +13,22 @@ from operator import itemgetter
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import build, comparable, next_command, report, subjects, test_images
+from saddlepoint.lab import Lab
 from saddlepoint.report.figures import capacity
 from saddlepoint.report.tables import accuracy_table
+from saddlepoint.runs import build
 
 log = logging.getLogger("accuracy_table")
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
+    lab = Lab(cfg, alone=False)
     settings, results, capacities = cfg.evaluation, [], {}
-    attacks = {name: build(attack) for name, attack in settings.attacks.items()}
-    split, total = test_images(cfg)
-    first = build(cfg.runtime).processes.first
-    for subject in subjects(cfg, cfg.models, cfg.trainings):
-        own = [
-            subject.accuracy(name, attack, split, total, batch_size=settings.batch_size, seed=settings.seed)
-            for name, attack in attacks.items()
-        ]
+    attacks = {name: lab.attack(name) for name in settings.attacks}
+    split, first = lab.test_images, lab.runtime.processes.first
+    for subject in lab.subjects(cfg.models, cfg.trainings):
+        own = [lab.accuracy(subject, name, attack, split) for name, attack in attacks.items()]
         results += own
         if subject.capacity is not None:
             capacities[subject.training["model"]] = subject.capacity
@@ -44,12 +42,12 @@ def main(cfg: DictConfig) -> None:
         measurements=list(attacks),
         models=cfg.models,
         trainings=cfg.trainings,
-        compare=comparable(),
+        compare=lab.comparable,
     )
     suffix = "" if settings.checkpoint == "last" else f"-{settings.checkpoint}"
-    suffix += "" if len(split) == total else f"-first{len(split)}"
+    suffix += "" if len(split) == lab.total else f"-first{len(split)}"
     widths = "-widths" if len(cfg.models) > 2 else ""
-    with report(cfg) as out:
+    with lab.report() as out:
         out.table(f"{settings.name}{widths}{suffix}", table)
         if len(capacities) > 1:
             chart = capacity(table.records, dict(sorted(capacities.items(), key=itemgetter(1))), cfg.dataset.name)
@@ -57,9 +55,9 @@ def main(cfg: DictConfig) -> None:
     if not results:
         log.info("train a network first: python train.py --help")
     elif settings.name == "accuracy" and not (out.path / "figures" / "loss_histograms.json").exists():
-        log.info("next, Figures 1 and 2: %s", next_command("loss_histograms"))
+        log.info("next, Figures 1 and 2: %s", lab.next_command("loss_histograms"))
     elif settings.name == "accuracy":
-        log.info("next, every adversary: %s", next_command("adversaries_table"))
+        log.info("next, every adversary: %s", lab.next_command("adversaries_table"))
 
 
 if __name__ == "__main__":

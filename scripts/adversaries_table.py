@@ -9,25 +9,24 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, comparable, measurer, report, subject, subjects
+from saddlepoint.lab import Lab
 from saddlepoint.report.tables import adversaries_table
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    settings, measure = cfg.report, measurer(cfg)
-    networks = list(subjects(cfg, [settings.network.model], [settings.network.training]))
+    lab, settings = Lab(cfg), cfg.report
+    networks = list(lab.subjects([settings.network.model], [settings.network.training]))
     rows = []
     for name, attacks in settings.adversaries.items():
-        source = subject(cfg, **settings.sources[name]) if name != "A" and attacks else None
+        source = lab.subject(**settings.sources[name]) if name != "A" and attacks else None
         for attack in attacks:
             trained = name == "A" or source is not None
-            rows.append((attack, str(name), measure(networks, attack, source) if trained else []))
+            rows.append((attack, str(name), lab.measure(networks, attack, source) if trained else []))
     words = f"{settings.network.model} network, {settings.network.training} training"
-    is_the_papers = comparable() and (settings.network.model, settings.network.training) == ("wide", "pgd")
+    is_the_papers = lab.comparable and (settings.network.model, settings.network.training) == ("wide", "pgd")
     table = adversaries_table(rows, dataset=cfg.dataset.name, network=words, compare=is_the_papers)
-    with report(cfg) as out:
+    with lab.report() as out:
         out.table("adversaries", table)
 
 

@@ -12,21 +12,21 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, build, measurer, report, subject, test_images
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.diagnostics import judge, zero_gradients
 from saddlepoint.evaluation.subject import Subject
+from saddlepoint.lab import Lab
 from saddlepoint.report.tables import diagnostics_table
 from saddlepoint.results import Result
 from saddlepoint.threat import Threat
 
 
-def checks(cfg: DictConfig, split: Split, total: int, network: Subject, copy: Subject | None) -> list[dict[str, Any]]:
-    settings, measure = cfg.report.diagnostics, measurer(cfg)
-    plain, many = (build(cfg.report.attacks[name]) for name in ("pgd", "pgd_x20"))
+def checks(lab: Lab, split: Split, network: Subject, copy: Subject | None) -> list[dict[str, Any]]:
+    settings = lab.cfg.report.diagnostics
+    plain, many = lab.pgd("pgd"), lab.pgd("pgd_x20")
     if many.restarts <= plain.restarts:
-        raise InputError(f"report.attacks.pgd_x20.restarts={many.restarts}; expected more than pgd's {plain.restarts}")
+        raise InputError(f"attacks.pgd_x20.restarts={many.restarts}; expected more than pgd's {plain.restarts}")
 
     files: list[str] = []
 
@@ -35,18 +35,16 @@ def checks(cfg: DictConfig, split: Split, total: int, network: Subject, copy: Su
         return result
 
     def under(name: str, attack: PGD) -> float:
-        batch_size, seed = cfg.evaluation.batch_size, cfg.evaluation.seed
-        result = network.accuracy(name, attack, split, total, batch_size=batch_size, seed=seed)
-        return float(noted(result)["accuracy"])
+        return float(noted(lab.accuracy(network, name, attack, split))["accuracy"])
 
     def named(name: str, source: Subject | None = None) -> Result:
-        return noted(measure([network], name, source, len(split))[0])
+        return noted(lab.measure([network], name, source, len(split))[0])
 
     zero = noted(
         network.measure(
-            f"zero_gradients-first{len(split)}",
-            {"attack": plain.describe(), "examples": len(split), "of": total},
-            lambda: {"share": zero_gradients(network.model, split, plain, cfg.evaluation.batch_size)},
+            "zero_gradients",
+            {"attack": plain.describe(), "examples": len(split), "of": lab.total},
+            lambda: {"share": zero_gradients(network.model, split, plain, lab.cfg.evaluation.batch_size)},
         )
     )
     pgd, restarted = named("pgd"), named("pgd_x20")
@@ -72,15 +70,14 @@ def checks(cfg: DictConfig, split: Split, total: int, network: Subject, copy: Su
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    model, (split, total) = cfg.report.diagnostics.model, test_images(cfg)
-    split = split.take(cfg.report.diagnostics.examples)
+    lab, model = Lab(cfg), cfg.report.diagnostics.model
+    split = lab.test_images.take(cfg.report.diagnostics.examples)
     found = {}
     for training in cfg.trainings:
-        network = subject(cfg, model, training, 0)
+        network = lab.subject(model, training, 0)
         if network:
-            copy = subject(cfg, model, training, cfg.report.copies.seed)
-            found[f"{training} {model}"] = checks(cfg, split, total, network, copy)
+            copy = lab.subject(model, training, cfg.report.copies.seed)
+            found[f"{training} {model}"] = checks(lab, split, network, copy)
     if not found:
         return
     notes = [
@@ -88,7 +85,7 @@ def main(cfg: DictConfig) -> None:
         "number above may be too high for this network: look at the attack that does not need the gradient."
     ]
     table = diagnostics_table(found, dataset=cfg.dataset.name, notes=notes)
-    with report(cfg) as out:
+    with lab.report() as out:
         out.table("diagnostics", table)
 
 

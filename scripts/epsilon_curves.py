@@ -9,11 +9,11 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD, Attack
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, comparable, report, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.evaluation.autoattack import AutoAttack
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.evaluation.subject import Subject
+from saddlepoint.lab import Lab
 from saddlepoint.report import figures
 from saddlepoint.report.tables import epsilon_table
 from saddlepoint.results import Result, interval
@@ -62,20 +62,18 @@ def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg:
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    settings = cfg.report.epsilon
-    split, total = test_images(cfg)
-    split = split.take(settings.examples)
-    found = list(subjects(cfg, [settings.model], settings.trainings, seeds=1))
+    lab, settings = Lab(cfg), cfg.report.epsilon
+    split = lab.test_images.take(settings.examples)
+    found = list(lab.subjects([settings.model], settings.trainings, seeds=1))
     results = {
-        norm: [curve(each, name, norm, split, total, cfg) for each in found for name in ("pgd", "square")]
+        norm: [curve(each, name, norm, split, lab.total, cfg) for each in found for name in ("pgd", "square")]
         for norm in ("linf", "l2")
     }
     if not found:
         return
-    is_the_papers = comparable() and settings.model == "wide"
+    is_the_papers = lab.comparable and settings.model == "wide"
     chart = figures.epsilon([each for norm in results.values() for each in norm], cfg.dataset.name, is_the_papers)
-    with report(cfg) as out:
+    with lab.report() as out:
         out.figure("epsilon", chart)
         for norm, measured in results.items():
             out.table(f"epsilon_{norm}", epsilon_table(measured, dataset=cfg.dataset.name, compare=is_the_papers))

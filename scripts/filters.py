@@ -6,10 +6,10 @@ import numpy as np
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, report, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.evaluation.weights import layers
+from saddlepoint.lab import Lab
 from saddlepoint.report import figures
 from saddlepoint.report.tables import filters_table
 from saddlepoint.results import Result
@@ -32,18 +32,17 @@ def inspect(subject: Subject, split: Split) -> tuple[Result, dict[str, np.ndarra
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    settings, dataset = cfg.report.filters, cfg.dataset.name
-    split = test_images(cfg)[0].take(settings.examples)
+    lab, settings, dataset = Lab(cfg), cfg.report.filters, cfg.dataset.name
+    split = lab.test_images.take(settings.examples)
     found = {
         each.training["training"]: inspect(each, split)
-        for each in subjects(cfg, [settings.model], settings.trainings, seeds=1)
+        for each in lab.subjects([settings.model], settings.trainings, seeds=1)
     }
     if not found:
         return
     kernels = {training: arrays["filters"] for training, (_, arrays) in found.items()}
     last = {training: (arrays["weights"], arrays["biases"]) for training, (_, arrays) in found.items()}
-    with report(cfg) as out:
+    with lab.report() as out:
         out.figure("filters", figures.filters(kernels, dataset))
         out.figure("output_layer", figures.output_layer(last, dataset))
         out.table("filters", filters_table([result for result, _ in found.values()], dataset=dataset))

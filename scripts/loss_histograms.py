@@ -15,14 +15,15 @@ from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, build, next_command, report, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.errors import whole
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
+from saddlepoint.lab import Lab
 from saddlepoint.report import figures
 from saddlepoint.report.tables import geometry_table, segments_table
 from saddlepoint.results import Result
+from saddlepoint.runs import build
 
 log = logging.getLogger("loss_histograms")
 
@@ -76,14 +77,13 @@ def measure_segments(subject: Subject, split: Split, attack: PGD, starts: int, s
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    settings, seed = cfg.landscape, cfg.evaluation.seed
+    lab, settings, seed = Lab(cfg), cfg.landscape, cfg.evaluation.seed
     for name in ("examples", "starts", "histogram_starts"):
         whole(settings[name], f"landscape.{name}", 1 if name == "examples" else 2)  # maxima are told of in pairs
     attack, batch_size = build(settings.attack), cfg.evaluation.batch_size
-    split = test_images(cfg)[0].take(settings.examples)
+    split = lab.test_images.take(settings.examples)
     paths, ends, lines, geometry, between = {}, {}, {}, [], []
-    for subject in subjects(cfg, [settings.model], settings.trainings, seeds=1):
+    for subject in lab.subjects([settings.model], settings.trainings, seeds=1):
         training = subject.training["training"]
         paths[training] = measure_trajectories(subject, split, attack, settings.starts, seed)[1]["losses"]
         around = [
@@ -97,17 +97,17 @@ def main(cfg: DictConfig) -> None:
         between.append(result)
     if not paths:
         log.info(
-            "nothing to measure; train the networks with train.py, or everything with %s", next_command("reproduce")
+            "nothing to measure; train the networks with train.py, or everything with %s", lab.next_command("reproduce")
         )
         return
     dataset = cfg.dataset.name
-    with report(cfg) as out:
+    with lab.report() as out:
         out.figure("loss_trajectories", figures.loss_trajectories(paths, dataset))
         out.figure("loss_histograms", figures.loss_histograms(ends, dataset))
         out.figure("segments", figures.segments(lines, dataset))
         out.table("maxima", geometry_table(geometry, dataset=dataset))
         out.table("segments", segments_table(between, dataset=dataset))
-    log.info("next, the accuracies: %s", next_command("accuracy_table"))
+    log.info("next, the accuracies: %s", lab.next_command("accuracy_table"))
 
 
 if __name__ == "__main__":

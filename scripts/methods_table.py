@@ -8,18 +8,17 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, measurer, report, subjects
+from saddlepoint.lab import Lab
 from saddlepoint.report.table import NAMES
 from saddlepoint.report.tables import grid_table
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    settings, measure = cfg.report.methods, measurer(cfg)
+    lab, settings = Lab(cfg), cfg.report.methods
     cells = {
-        (training, f"{NAMES.get(attack, attack)}, {checkpoint}"): measure(
-            list(subjects(cfg, [settings.model], [training], checkpoint=checkpoint)), attack
+        (training, f"{NAMES.get(attack, attack)}, {checkpoint}"): lab.measure(
+            list(lab.subjects([settings.model], [training], checkpoint=checkpoint)), attack
         )
         for training in settings.trainings
         for checkpoint in ("last", "best")
@@ -35,7 +34,7 @@ def main(cfg: DictConfig) -> None:
         sides=("training", "attack"),
         notes=notes,
     )
-    with report(cfg) as out:
+    with lab.report() as out:
         out.table("methods", table)
 
 

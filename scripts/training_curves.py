@@ -8,28 +8,27 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, comparable, report, subjects
+from saddlepoint.lab import Lab
 from saddlepoint.report import figures
 from saddlepoint.results import read_csv
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    methods, dataset = cfg.report.methods, cfg.dataset.name
+    lab, methods, dataset = Lab(cfg), cfg.report.methods, cfg.dataset.name
     robust = {
         each.label: read_csv(each.directory.history)
-        for each in subjects(cfg, cfg.models, ["pgd"])
+        for each in lab.subjects(cfg.models, ["pgd"])
         if each.directory.history.exists()  # an imported network has none
     }
     by_method = {
         each.training["training"]: read_csv(each.directory.history)
-        for each in subjects(cfg, [methods.model], methods.trainings, seeds=1)
+        for each in lab.subjects([methods.model], methods.trainings, seeds=1)
         if each.directory.history.exists()
     }
-    with report(cfg) as out:
+    with lab.report() as out:
         if robust:
-            out.figure("training_loss", figures.training_loss(robust, dataset, comparable()))
+            out.figure("training_loss", figures.training_loss(robust, dataset, lab.comparable))
         if by_method:
             out.figure("robust_overfitting", figures.robust_overfitting(by_method, dataset))
 

@@ -15,10 +15,10 @@ from torch import nn
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, build, comparable, measurer, report, subject, subjects, test_images
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
+from saddlepoint.lab import Lab
 from saddlepoint.report import figures
 from saddlepoint.report.charts import Chart
 from saddlepoint.report.table import NAMES, Table
@@ -26,12 +26,13 @@ from saddlepoint.report.tables import grid_table
 from saddlepoint.results import Result
 
 
-def tables(cfg: DictConfig) -> dict[str, Table]:
-    settings, measure = cfg.report, measurer(cfg)
+def tables(lab: Lab) -> dict[str, Table]:
+    cfg, measure = lab.cfg, lab.measure
+    settings = cfg.report
     kinds = [(training, model) for model in cfg.models for training in cfg.trainings]
-    networks = {f"{training} {model}": list(subjects(cfg, [model], [training])) for training, model in kinds}
+    networks = {f"{training} {model}": list(lab.subjects([model], [training])) for training, model in kinds}
     copies = {
-        f"{training} {model}": subject(cfg, model, training, settings.copies.seed)
+        f"{training} {model}": lab.subject(model, training, settings.copies.seed)
         for training, model in kinds
         if model in settings.copies.models
     }
@@ -55,7 +56,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
             title=f"transfer of {words} examples",
             sides=("target", "source"),
             notes=notes,
-            item=f"transfer_{attack}" if comparable() else None,
+            item=f"transfer_{attack}" if lab.comparable else None,
             intervals=False,
         )
     white = {
@@ -70,7 +71,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
             "Accuracy in %. FGSM, random start: one full step from a uniformly random point of the ball, projected; "
             "the paper's is R+FGSM of Tramèr et al., which splits the step."
         ],
-        item="white_box" if comparable() else None,
+        item="white_box" if lab.comparable else None,
     )
     both: dict[tuple[str, str], list[Result]] = {}
     for training, model in kinds:
@@ -78,7 +79,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
         if name not in copies:
             continue
         copy = [each for each in (copies[name],) if each]
-        network = [each for each in (subject(cfg, model, training, 0),) if each]
+        network = [each for each in (lab.subject(model, training, 0),) if each]
         both[name, "natural"], both[name, "copy natural"] = measure(network, "natural"), measure(copy, "natural")
         for attack in settings.transfer:
             both[name, attack] = measure(network, attack)
@@ -89,7 +90,7 @@ def tables(cfg: DictConfig) -> dict[str, Table]:
         title="white box, and on an independent copy",
         sides=("network", "attack"),
         notes=["Accuracy in % of the network, white box, and of its independent copy on the same examples."],
-        item="transfer_copy" if comparable() else None,
+        item="transfer_copy" if lab.comparable else None,
         intervals=False,
     )
     return made
@@ -99,7 +100,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def over_pairs(
-    cfg: DictConfig,
+    lab: Lab,
     name: str,
     settings: DictConfig,
     key: dict[str, Any],
@@ -108,7 +109,7 @@ def over_pairs(
     """What is computed of each training's network and its independent copy, where both are trained."""
     found = {}
     for training in settings.trainings:
-        network, copy = (subject(cfg, settings.model, training, seed) for seed in (0, cfg.report.copies.seed))
+        network, copy = (lab.subject(settings.model, training, seed) for seed in (0, lab.cfg.report.copies.seed))
         if network and copy:
 
             def both(network: Subject = network, copy: Subject = copy) -> tuple[dict[str, Any], Arrays]:
@@ -119,10 +120,10 @@ def over_pairs(
     return found
 
 
-def directions(cfg: DictConfig) -> Chart | None:
-    settings, seed = cfg.report.directions, cfg.evaluation.seed
-    split = test_images(cfg)[0].take(settings.examples)
-    attacks: dict[str, PGD] = {"FGSM": build(cfg.report.attacks.fgsm), "PGD": build(cfg.report.attacks.pgd_100)}
+def directions(lab: Lab) -> Chart | None:
+    settings, seed = lab.cfg.report.directions, lab.cfg.evaluation.seed
+    split = lab.test_images.take(settings.examples)
+    attacks: dict[str, PGD] = {"FGSM": lab.pgd("fgsm"), "PGD": lab.pgd("pgd_100")}
 
     def compute(network: nn.Module, copy: nn.Module) -> Arrays:
         x, y = split.images(slice(None)), split.labels
@@ -130,29 +131,29 @@ def directions(cfg: DictConfig) -> Chart | None:
 
     described = {name: attack.describe() for name, attack in attacks.items()}
     key = {"attacks": described, "examples": len(split), "starts": settings.starts, "seed": seed}
-    paths = over_pairs(cfg, "directions", settings, key, compute)
-    return figures.directions(paths, cfg.dataset.name) if paths else None
+    paths = over_pairs(lab, "directions", settings, key, compute)
+    return figures.directions(paths, lab.cfg.dataset.name) if paths else None
 
 
-def angles(cfg: DictConfig) -> Chart | None:
-    settings = cfg.report.angles
-    split, attack = test_images(cfg)[0].take(settings.examples), build(cfg.report.attacks.fgsm)
+def angles(lab: Lab) -> Chart | None:
+    settings = lab.cfg.report.angles
+    split, attack = lab.test_images.take(settings.examples), lab.pgd("fgsm")
 
     def compute(network: nn.Module, copy: nn.Module) -> Arrays:
         return landscape.gradient_angles(network, copy, split, attack)
 
     key = {"attack": attack.describe(), "examples": len(split)}
-    found = over_pairs(cfg, "gradient_angles", settings, key, compute)
-    return figures.gradient_angles(found, cfg.dataset.name) if found else None
+    found = over_pairs(lab, "gradient_angles", settings, key, compute)
+    return figures.gradient_angles(found, lab.cfg.dataset.name) if found else None
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    with report(cfg) as out:
-        for name, table in tables(cfg).items():
+    lab = Lab(cfg)
+    with lab.report() as out:
+        for name, table in tables(lab).items():
             out.table(name, table)
-        for name, chart in (("directions", directions(cfg)), ("angles", angles(cfg))):
+        for name, chart in (("directions", directions(lab)), ("angles", angles(lab))):
             if chart:
                 out.figure(name, chart)
 

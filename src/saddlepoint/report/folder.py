@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+
+from saddlepoint.results import write_json
 
 if TYPE_CHECKING:
     from saddlepoint.report.charts import Chart
@@ -31,10 +34,14 @@ class Report:
     Args:
         command: makes the same again.
         config: for the tracker.
+        overrides: the settings, which report.json keeps: the page's commands are made from them.
     """
 
-    def __init__(self, path: Path, command: str, tracker: Tracker, config: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, command: str, tracker: Tracker, config: dict[str, Any], overrides: Sequence[str]
+    ) -> None:
         self.path, self.command, self.tracker, self.config = path, command, tracker, config
+        self.overrides = overrides
         self.written: list[Path] = []
 
     def table(self, name: str, table: Table) -> None:
@@ -52,6 +59,7 @@ class Report:
     ) -> None:
         if kind is not None or not self.written:
             return
+        write_json(self.path / "report.json", {"overrides": list(self.overrides)})
         log.info("\nwrote %s", ", ".join(map(str, self.written)))
         log.info("everything on one page: python scripts/report.py %s", shlex.quote(str(self.path)))
         pictures = [path for path in self.written if path.suffix == ".png"]

@@ -57,7 +57,7 @@ def render(folder: Path) -> str:
     sections = [_section(folder, item) for item in _all_items(folder)]
     return environment.get_template("page.html").render(
         dataset=folder.parent.name,
-        settings=_settings(folder)[1:],
+        settings=[each for each in _settings(folder) if not each.startswith(("dataset=", "output_dir="))],
         sections=sections,
         headline=_headline(folder, sections[0]),
         style=Markup(source.joinpath("page.css").read_text()),
@@ -67,17 +67,18 @@ def render(folder: Path) -> str:
 
 
 def _settings(folder: Path) -> list[str]:
-    """What the folder's name says of the runs: report-fast,threat.eps=8_255 is recipe=fast threat.eps=8/255."""
-    recipe, *overrides = folder.name.removeprefix("report").split(",")
-    overrides = [for_any_script(re.sub(r"=(\d+)_(\d+)$", r"=\1/\2", each)) for each in overrides]
-    return [f"dataset={folder.parent.name}", *([f"recipe={recipe[1:]}"] if recipe else []), *overrides]
+    """What the report's command was told, as its report.json keeps it."""
+    path = folder / "report.json"
+    if not path.exists():
+        raise InputError(f"no report at {folder}: it has no report.json; make it again with the script that wrote it")
+    overrides = read_json(path).get("overrides")
+    if not isinstance(overrides, list):
+        raise InputError(f"{path} lists no overrides; delete it to have it made again")
+    return [for_any_script(str(each)) for each in overrides]
 
 
 def _command(folder: Path, item: Item) -> str:
-    settings, outputs, here = _settings(folder), folder.parent.parent, Path(__file__).resolve().parents[3]
-    if outputs != here / "outputs":  # as it is typed in the repository
-        settings.append(f"output_dir={outputs.relative_to(here) if outputs.is_relative_to(here) else outputs}")
-    return shlex.join(["python", f"scripts/{item.script}.py", *settings])
+    return shlex.join(["python", f"scripts/{item.script}.py", *_settings(folder)])
 
 
 def _all_items(folder: Path) -> Iterator[Item]:

@@ -1,0 +1,234 @@
+"""One command that measures: its device, data, tracker and command line, made once."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from saddlepoint.attacks import PGD, Attack
+from saddlepoint.data import Data, Split, fingerprint
+from saddlepoint.errors import InputError, nearest, whole
+from saddlepoint.evaluation.subject import Subject
+from saddlepoint.report.folder import Report, for_any_script
+from saddlepoint.results import Result
+from saddlepoint.runs import (
+    Run,
+    build,
+    canonical,
+    chosen,
+    command,
+    config_folders,
+    data_folder,
+    difference_between,
+    differences,
+    for_training,
+    shipped,
+    shortened,
+    spelled,
+    typed,
+)
+from saddlepoint.runtime import Runtime
+from saddlepoint.training.checkpoint import CHECKPOINTS
+
+log = logging.getLogger(__name__)
+
+# Settings that change how many numbers there are, and none of the numbers: the paper's stand beside them.
+AMOUNTS = r"(models|trainings|seeds|jobs|extras|landscape\..*|evaluation\.(?!attacks).*|report\.(?!sources|epsilon\.(steps|queries)).*)$"
+# Of these, what a report is not named after: more seeds refine it, and parts and checkpoints have files of their own.
+UNNAMED = ("seeds", "jobs", "extras", "evaluation.examples", "evaluation.checkpoint")
+
+
+class Lab:
+    """What a script needs to measure the runs of train.py that its settings choose.
+
+    Args:
+        cfg: composed from evaluate.yaml.
+        alone: whether the script works as one process. Raises InputError then, if torchrun started several.
+    """
+
+    def __init__(self, cfg: DictConfig, alone: bool = True) -> None:
+        self.cfg, self.script = cfg, str(HydraConfig.get().job.name)
+        self.command = command(f"scripts/{self.script}.py", *typed())
+        self._runs: dict[tuple[str, str], Run] = {}
+        self._attacks: dict[str, Attack | None] = {}
+        self._refuse_choices()
+        self.runtime: Runtime = build(cfg.runtime)
+        if alone and self.runtime.processes.count > 1:
+            raise InputError(f"{self.script}.py works as one process; start it without torchrun")
+
+    @cached_property
+    def data(self) -> Data:
+        data: Data = build(self.cfg.dataset.data)
+        return data
+
+    @cached_property
+    def _own_data(self) -> dict[str, str]:
+        """What tells data of somebody's own from others at the same place; published ones are known by their name."""
+        path = self.cfg.dataset.data.get("path")
+        return {} if path is None else {"data_sha256": fingerprint(path)}
+
+    @cached_property
+    def total(self) -> int:
+        """How many test images there are."""
+        return len(self.data.test)
+
+    @cached_property
+    def test_images(self) -> Split:
+        """The first `evaluation.examples` test images (all for null) on the device."""
+        examples = self.cfg.evaluation.examples
+        whole(self.cfg.evaluation.batch_size, "evaluation.batch_size")
+        if examples is not None and (not isinstance(examples, int) or not 1 <= examples <= self.total):
+            raise InputError(f"evaluation.examples={examples}; expected between 1 and the {self.total} test images")
+        return self.data.test.take(examples).to(self.runtime.torch_device)
+
+    def attack(self, name: str) -> Attack | None:
+        """One of `attacks`, by the name that rows use; None for "natural", which is no attack."""
+        if name == "natural":
+            return None
+        if name not in self._attacks:
+            known = self.cfg.attacks
+            if name not in known:
+                raise InputError(f"unknown attack {name!r}; choose natural, {', '.join(known)}{nearest(name, known)}")
+            if known[name] is None:
+                raise InputError(f"attacks.{name}=null is no attack; leave {name} out of the rows instead")
+            self._attacks[name] = build(known[name])
+        return self._attacks[name]
+
+    def pgd(self, name: str) -> PGD:
+        """One of `attacks` that has to be PGD."""
+        attack = self.attack(name)
+        if not isinstance(attack, PGD):
+            raise InputError(f"attacks.{name} is not PGD, which this measurement needs")
+        return attack
+
+    def run(self, model: str, training: str, seed: int) -> Run:
+        """The run that train.py makes of these choices and of what was typed here, as far as it knows that."""
+        if (model, training) not in self._runs:
+            overrides = for_training(list(HydraConfig.get().overrides.task))
+            self._runs[model, training] = Run.of([*overrides, f"model={model}", f"training={training}"])
+        return self._runs[model, training].with_seed(seed)
+
+    def subject(self, model: str, training: str, seed: int, checkpoint: str | None = None) -> Subject | None:
+        """A finished run under measurement; None, said so, where there is none. The checkpoint is as configured."""
+        checkpoint = checkpoint or self.cfg.evaluation.checkpoint
+        if checkpoint not in CHECKPOINTS:
+            raise InputError(f"evaluation.checkpoint={checkpoint}; choose {', '.join(CHECKPOINTS)}")
+        run = self.run(model, training, seed)
+        directory = run.directory
+        if not directory.finished:
+            log.warning("not trained yet: %s", directory.path)
+            return None
+        trained, wanted = directory.read_config().get("threat"), run.definition["threat"]
+        if canonical(trained) != canonical(wanted):  # which a config file of the user's can change under a name
+            difference = difference_between(trained, wanted, "threat")
+            raise InputError(f"{directory.path} is of another threat ({difference}); make it again with overwrite=true")
+        device = self.runtime.torch_device
+        return Subject(
+            directory, checkpoint, lambda: run.load(checkpoint, device), self.runtime, self.command, self._own_data
+        )
+
+    def subjects(
+        self, models: Sequence[str], trainings: Sequence[str], seeds: int | None = None, checkpoint: str | None = None
+    ) -> Iterator[Subject]:
+        """Every finished run of these models and trainings in the first `seeds` (as configured); says what is missing."""
+        for name, values in (("models", models), ("trainings", trainings)):
+            if isinstance(values, str):
+                raise InputError(f"{name}={values}; expected a list such as [{values}]")
+        whole(self.cfg.seeds, "seeds")
+        for training in trainings:
+            for model in models:
+                for seed in range(self.cfg.seeds if seeds is None else seeds):
+                    found = self.subject(model, training, seed, checkpoint)
+                    if found:
+                        yield found
+
+    def measure(
+        self, of: Sequence[Subject], name: str, source: Subject | None = None, examples: int | None = None
+    ) -> list[Result]:
+        """The accuracy of each under an attack, by its name. The slowest see only the first `report.at_most` images.
+
+        A network that is the source itself is left out; it is an InputError if there is no other.
+        """
+        others = [each for each in of if source is None or each.directory.path != source.directory.path]
+        if of and source and not others:
+            raise InputError(f"{source.directory.path} is no independent source for itself; choose another seed for it")
+        limits = [limit for limit in (examples, self.cfg.report.at_most.get(name)) if limit is not None]
+        part = self.test_images.take(min([len(self.test_images), *limits]))
+        return [self.accuracy(each, name, self.attack(name), part, source) for each in others]
+
+    def accuracy(
+        self, subject: Subject, name: str, attack: Attack | None, split: Split, source: Subject | None = None
+    ) -> Result:
+        """The accuracy on a part of the test images, with the batch size and the seed of the settings."""
+        settings = self.cfg.evaluation
+        return subject.accuracy(
+            name, attack, split, self.total, batch_size=settings.batch_size, seed=settings.seed, source=source
+        )
+
+    @cached_property
+    def differences(self) -> dict[str, Any]:
+        """What differs from the settings that the choices alone give."""
+        return differences(Run.current(self.cfg).config)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the paper's numbers belong beside these: what trains and what attacks is as our files have it."""
+        choices = chosen(Run.current(self.cfg).config)
+        ours = all(shipped(group, choices.get(group)) for group in ("experiment", "evaluation", "report"))
+        return ours and all(re.match(AMOUNTS, key) for key in self.differences)
+
+    @cached_property
+    def folder(self) -> Path:
+        """<output_dir>/<dataset>/report, with what differs added to its name: tables/ and figures/ go there."""
+        named = {key: value for key, value in self.differences.items() if key not in UNNAMED}
+        return data_folder(self.cfg) / shortened(f"report{self.cfg.recipe.suffix}{spelled(named)}")
+
+    def report(self) -> Report:
+        """The folder, to be filled; logger=wandb shows its figures."""
+        definition = Run.current(self.cfg).definition
+        kept = [
+            each
+            for each in typed()
+            if (key := each.lstrip("+~").split("=")[0]) not in UNNAMED and key.split(".")[0] not in ("logger", "runtime")
+        ]
+        return Report(self.folder, self.command, build(self.cfg.logger.tracker), definition, kept)
+
+    def next_command(self, script: str, *settings: str) -> str:
+        return next_command(script, *settings)
+
+    def _refuse_choices(self) -> None:
+        """Raises InputError where a script is told to choose runs in train.py's way, or in none."""
+        cfg = self.cfg
+        for override in HydraConfig.get().overrides.task:
+            if override.split("=")[0] in ("model", "training", "seed"):
+                raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
+        for name, group, runs in (("models", "model", "{}-*"), ("trainings", "training", "*-{}*")):
+            if isinstance(cfg[name], str):
+                raise InputError(f"{name}={cfg[name]}; expected a list such as [{cfg[name]}]")
+            known = sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})
+            found = [path.name for path in data_folder(cfg).glob("*")]
+            for each in map(str, cfg[name]):  # a file may give it another name, as only its runs can tell
+                if each not in known and not fnmatch.filter(found, runs.format(each)):
+                    choices = f"choose from {', '.join(known)}{nearest(each, known)}"
+                    raise InputError(f"{name}=[{each}]: unknown {group} {each!r}; {choices}")
+        if cfg.evaluation.checkpoint != "last" and self.script not in ("accuracy_table", "export"):
+            raise InputError(
+                f"evaluation.checkpoint={cfg.evaluation.checkpoint} is for accuracy_table.py and export.py; "
+                "methods_table.py shows the last and the best"
+            )
+
+
+def next_command(script: str, *settings: str) -> str:
+    """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
+    replaced = {"model", "training", "seed", "overwrite", "weights", *(setting.split("=")[0] for setting in settings)}
+    kept = [for_any_script(each) for each in typed() if each.lstrip("+~").split("=")[0] not in replaced]
+    return shlex.join(["python", f"scripts/{script}.py", *kept, *settings])

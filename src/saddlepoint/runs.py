@@ -1,0 +1,420 @@
+"""A run: what it is, what it is called, where its files are. With cli.py and lab.py the only ones that know Hydra.
+
+What defines a run is its resolved training config. Its name is for people: the choices of model, training and recipe,
+then every setting whose value differs from what these choices give by themselves.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from saddlepoint.data import fingerprint
+from saddlepoint.errors import InputError, whole
+from saddlepoint.results import read_json, sha256, write_atomically, write_json
+from saddlepoint.runtime import generator
+from saddlepoint.threat import as_number
+from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
+
+OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+# Networks of this package, which draw their weights from a generator.
+OURS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
+# Settings that do not affect the weights.
+ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime", "weights", "hydra")
+# The choices that make up a name, and the place of the data.
+CHOSEN = ("dataset", "model", "training", "recipe")
+OWN_DATA = ("dataset.name", "dataset.data.path", "dataset.channels", "dataset.classes")
+LONGEST = 80  # characters of a name
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def build(config: Any, **extra: Any) -> Any:
+    """The object that a config's `_target_` describes; errors of its arguments come out as themselves."""
+    try:
+        return hydra.utils.instantiate(config, **extra, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+            if isinstance(cause, InputError):
+                raise cause from None
+            if isinstance(cause, ModuleNotFoundError) and "." not in str(cause.name):
+                raise InputError(
+                    f"{cause.name} cannot be imported; put the folder it is in into PYTHONPATH, or install it"
+                ) from None
+        text = one_line(error).replace(
+            "set env var HYDRA_FULL_ERROR=1 to see chained exception.", one_line(cause) + ";"
+        )
+        raise InputError(text) from error
+
+
+@contextmanager
+def _composing() -> Iterator[None]:
+    """Inside a command Hydra is ready; elsewhere, as in a notebook, it is started for the moment."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            yield
+
+
+def compose(name: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
+    """The config `name` with these overrides, as a command would compose it, Hydra's own part included."""
+    brought = [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"] if config_dir else []
+    with _composing():
+        return hydra.compose(name, [*overrides, *brought], return_hydra_config=True)
+
+
+def chosen(config: DictConfig) -> dict[str, str]:
+    """What was chosen of each group of configs/; groups inside groups follow from these."""
+    choices = config.hydra.runtime.choices
+    return {
+        group: str(choice)
+        for group, choice in choices.items()
+        if not group.startswith("hydra") and not {"/", "@"} & set(group) and choice is not None
+    }
+
+
+def shipped(group: str, choice: str | None) -> bool:
+    """Whether what was chosen of a group, if anything was, is one of our files."""
+    return choice in (None, "null") or (CONFIGS / group / f"{choice}.yaml").exists()
+
+
+def differences(config: DictConfig) -> dict[str, Any]:
+    """What differs from the config that the choices alone give: other choices, then settings by name, with values.
+
+    Values are compared and not what was typed: 4/16 is 0.25. A setting that only refers to another is left out.
+    """
+    name = str(config.hydra.job.config_name)
+    choices = chosen(config)
+    experiment = choices.get("experiment")
+    kept = [key for key in CHOSEN if key in choices]
+    kept += ["experiment"] if experiment and shipped("experiment", experiment) else []
+    base_choices = [f"{key}={choices[key]}" for key in kept]
+    typed = [str(each) for each in config.hydra.overrides.task]
+    if {each for each in typed if _key(each) not in (*ELSEWHERE, "seed")} <= set(base_choices):
+        return {}
+    base = compose(name, base_choices)
+    usual = chosen(base)
+    others = {
+        group: choice
+        for group, choice in choices.items()
+        if choice != usual.get(group) and group not in (*CHOSEN, *ELSEWHERE, "experiment", "evaluation", "report")
+    }
+    if others:
+        base = compose(name, [*base_choices, *(f"{group}={choice}" for group, choice in others.items())])
+    ours, usual_ones = _leaves(config), _leaves(base)
+    for path in sorted({*ours, *usual_ones}, key=str):
+        raw, plain = ours.get(path, ...), usual_ones.get(path, ...)
+        key = ".".join(map(str, path))
+        # Data of somebody's own have to be named and are part of every name; what is plain there may have parts here.
+        known = path[0] in (*ELSEWHERE, "seed") or key in OWN_DATA or plain == "???"
+        if raw == plain or known or (raw is ... and any(each[: len(path)] == path for each in ours)):
+            continue
+        if raw is ...:
+            others[f"~{key}"] = None
+        elif plain is ... or canonical(_resolved(config, path)) != canonical(_resolved(base, path)):
+            others[key] = _resolved(config, path)
+    return others
+
+
+def _leaves(config: DictConfig) -> dict[tuple[Any, ...], Any]:
+    """Settings as they are written, references included, by their path."""
+    found: dict[tuple[Any, ...], Any] = {}
+
+    def walk(node: Any, path: tuple[Any, ...]) -> None:
+        if isinstance(node, dict) and node:
+            for key, value in node.items():
+                walk(value, (*path, key))
+        else:
+            found[path] = node
+
+    for key in config:
+        if key != "hydra":
+            node = config._get_node(key)
+            walk(OmegaConf.to_container(node) if OmegaConf.is_config(node) else node._value(), (key,))
+    return found
+
+
+def _resolved(config: DictConfig, path: Sequence[Any]) -> Any:
+    node: Any = config
+    for key in path:
+        node = node[key]
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def canonical(value: Any) -> Any:
+    """Plain data with every number, written 0.25, 2.5e-1 or 4/16, as the same float."""
+    if isinstance(value, Mapping):
+        return {str(key): canonical(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(each) for each in value]
+    number = as_number(value)
+    return value if number is None else number
+
+
+def spelled(differing: Mapping[str, Any]) -> str:
+    """Differences as the end of a name, such as ",threat.eps=0.2"; "" for none."""
+
+    def text(value: Any) -> str:
+        number = as_number(value)
+        if number is not None:
+            short = repr(int(number)) if number == int(number) else repr(number)
+            return short if len(short) <= 8 or not isinstance(value, str) else value
+        return json.dumps(value) if isinstance(value, dict | list) or value is None else str(value)
+
+    def part(key: str, value: Any) -> str:
+        return key if key.startswith("~") else f"{key}={text(value)}"
+
+    return "".join("," + re.sub(r"[^\w.=~-]+", "_", part(key, value)).strip("_") for key, value in differing.items())
+
+
+def shortened(name: str) -> str:
+    """A name of at most LONGEST characters: what is beyond becomes a digest of the whole."""
+    if len(name.encode()) <= LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{name[: LONGEST - 30].rsplit(',', 1)[0]},{digest}"
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=")[0].split(".")[0]
+
+
+def for_training(overrides: Sequence[str]) -> list[str]:
+    """Of a command's overrides those that train.py knows too: what sets something that its config has."""
+    known = _training_keys()
+    return [each for each in overrides if _key(each) in known]
+
+
+def _training_keys() -> set[str]:
+    config = compose("train", [])
+    return {*map(str, config), *(group for group in config.hydra.runtime.choices if group != "hydra"), "hydra"}
+
+
+def data_folder(config: DictConfig) -> Path:
+    """<output_dir>/<dataset>: what is trained on it, and the report."""
+    if config.output_dir is None:
+        raise InputError("output_dir=null; expected a directory, such as outputs")
+    name = config.dataset.name
+    if not isinstance(name, str) or Path(name).name != name:
+        raise InputError(f"dataset.name={name}; expected a text that can name a directory in output_dir")
+    return Path(str(config.output_dir)).expanduser() / name
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one network, done or not.
+
+    Args:
+        config: composed for train.py or import_network.py, with Hydra's part.
+    """
+
+    config: DictConfig
+
+    @classmethod
+    def of(cls, overrides: Sequence[str], config_dir: str | Path | None = None) -> Run:
+        """The run that `python train.py overrides` trains."""
+        return cls(compose("train", overrides, config_dir))
+
+    @classmethod
+    def current(cls, config: DictConfig) -> Run:
+        """The run that this command is about, from the config that Hydra gives its function."""
+        whole = copy.deepcopy(config)
+        OmegaConf.set_struct(whole, False)
+        whole.hydra = HydraConfig.get()
+        return cls(whole)
+
+    def with_seed(self, seed: int) -> Run:
+        """The same with another seed."""
+        config = copy.copy(self.config)
+        config.seed = seed
+        other = Run(config)
+        other.__dict__["name"] = self.name  # which the seed is not part of
+        return other
+
+    @cached_property
+    def name(self) -> str:
+        config = self.config
+        name = f"{config.model.name}-{config.training.name}{config.recipe.suffix}"
+        if Path(name).name != name:
+            raise InputError(f"{name} is no name of a directory; a run lies inside output_dir")
+        return shortened(name + spelled(differences(config)))
+
+    @cached_property
+    def directory(self) -> RunDirectory:
+        """<output_dir>/<dataset>/<name>/seed<seed>."""
+        whole(self.config.seed, "seed", least=0)
+        return RunDirectory(data_folder(self.config) / self.name / f"seed{self.config.seed}")
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """What defines the run, as plain values with every reference resolved."""
+        keys = [str(key) for key in self.config if key not in ELSEWHERE]
+        resolved: dict[str, Any] = {key: _resolved(self.config, [key]) for key in keys}
+        data = resolved["dataset"]["data"]
+        data.pop("root", None)  # the same data, wherever they are
+        if "path" in data:  # data of somebody's own are known by their content
+            data["data_sha256"] = fingerprint(data.pop("path"))
+        return resolved
+
+    @property
+    def overrides(self) -> list[str]:
+        """What makes this run of train.py's defaults: its choices, then what was typed besides."""
+        choices = chosen(self.config)
+        named = [f"{key}={choices[key]}" for key in CHOSEN]
+        skipped = {*CHOSEN, *ELSEWHERE, "seed", "experiment" if shipped("experiment", choices.get("experiment")) else ""}
+        typed = [str(each) for each in self.config.hydra.overrides.task]
+        besides = [each for each in typed if _key(each) not in skipped or "." in each.split("=")[0]]
+        besides = [each for each in besides if _key(each) not in ELSEWHERE]
+        return [*named, *besides, f"seed={self.config.seed}"]
+
+    def network(self) -> nn.Module:
+        """The configured network, its weights drawn from the seed.
+
+        Ours are given a generator; others draw from torch's, which is seeded for them and afterwards as before.
+        """
+        described, init = self.config.dataset.network, generator(self.config.seed, "init")
+        if described.get("_target_") in OURS:
+            network = build(described, generator=init)
+        else:
+            with torch.random.fork_rng(devices=[]):  # drawn on the CPU
+                torch.default_generator.manual_seed(init.initial_seed())
+                network = build(described)
+        if not isinstance(network, nn.Module):
+            raise InputError(f"dataset.network is a {type(network).__name__}; expected a torch.nn.Module")
+        return network
+
+    def load(self, checkpoint: str = "last", device: torch.device | str = "cpu") -> nn.Module:
+        """The trained network, in eval mode. What is built is what was asked for; the stored config is only compared.
+
+        Raises InputError if there is no such run, or it holds another network.
+        """
+        directory = self.directory
+        if not directory.config.exists():
+            raise InputError(f"no run at {directory.path}; train it first with train.py")
+        stored = directory.read_config()["dataset"]
+        wanted = OmegaConf.to_container(self.config.dataset.network, resolve=True)
+        if canonical(stored["network"]) != canonical(wanted):
+            difference = difference_between(stored["network"], wanted, "dataset.network")
+            raise InputError(f"{directory.path} holds another network ({difference})")
+        model = self.network().to(device).eval()
+        path = directory.weights(checkpoint)
+        trained_on = read_weights(path, model).get("dataset", stored["name"])
+        if trained_on != stored["name"]:
+            raise InputError(f"{path} was trained on {trained_on}, not {stored['name']}")
+        written = directory.read_summary().get(f"{checkpoint}_sha256") if directory.finished else None
+        if written not in (None, sha256(path)):
+            raise InputError(f"{path} is not what the training wrote; restore it, or train again with overwrite=true")
+        return model
+
+    def claim(self, defined: Mapping[str, Any], overwrite: bool) -> None:
+        """Make the directory this run's. Raises InputError if it holds a run of another configuration."""
+        directory = self.directory
+        if overwrite:
+            # The summary first: it means finished.
+            weights = (directory.weights(checkpoint).name for checkpoint in CHECKPOINTS)
+            states = ("state.pt", "previous.pt", "history.csv", "wandb.id", "run.json", "config.yaml")
+            for name in ("training.json", *weights, *states):
+                (directory.path / name).unlink(missing_ok=True)
+        if directory.config.exists():
+            try:
+                stored = yaml.safe_load(directory.config.read_text())
+            except (yaml.YAMLError, UnicodeDecodeError):
+                raise InputError(f"{directory.config} is damaged; overwrite=true starts the run again") from None
+            if canonical(stored) != canonical(defined):
+                raise InputError(
+                    f"{directory.path} holds another configuration ({difference_between(stored, defined)}); "
+                    "choose another output_dir, or overwrite=true to start it again"
+                )
+        else:
+            write_json(directory.path / "run.json", {"overrides": self.overrides})
+            write_atomically(directory.config, yaml.safe_dump(dict(defined), sort_keys=False).encode())
+
+    def overwrites(self) -> bool:
+        """The setting; Hydra knows true and false, and leaves a "no" as a text that would count as true."""
+        given = self.config.overwrite
+        if not isinstance(given, bool):
+            raise InputError(f"overwrite={given}; choose true or false")
+        if given and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+            raise InputError(
+                "overwrite=true in a job that SLURM has started again would discard its own state; leave it out"
+            )
+        return given
+
+
+def difference_between(stored: Any, wanted: Any, name: str = "") -> str:
+    """In words, the first setting that differs."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for key in [*wanted, *stored]:
+            if canonical(stored.get(key)) != canonical(wanted.get(key)):
+                return difference_between(stored.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+    return f"{name or 'config'} is {stored} there and {wanted} here"
+
+
+def load(
+    folder: str | Path, *overrides: str, checkpoint: str = "last", config_dir: str | Path | None = None
+) -> nn.Module:
+    """The network of a run's folder, such as outputs/reference/mnist/wide-pgd-fast/seed0, in eval mode on the CPU.
+
+    It is built from our configs by the names that the run gives, and from `overrides`, where the run changed the
+    network; nothing that the folder holds is executed. Raises InputError if the folder holds another network.
+    """
+    directory = RunDirectory(folder)
+    if not directory.config.exists():
+        raise InputError(f"no run at {folder}; its folder holds config.yaml and last.safetensors")
+    stored = directory.read_config()
+    names = [f"{group}={stored[group]['name']}" for group in ("dataset", "model")]
+    run = Run.of([*names, *overrides], config_dir=config_dir)
+    run.__dict__["directory"] = directory  # wherever it was moved
+    return run.load(checkpoint)
+
+
+def command(script: str, *arguments: str) -> str:
+    """A line for a shell."""
+    return shlex.join(["python", script, *arguments])
+
+
+def config_folders(provider: str = "") -> list[Path]:
+    """Where Hydra looks for config files: ours, and with provider="command-line" what --config-dir named."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) for source in sources if source.schema == "file" and provider in source.provider]
+
+
+def typed() -> list[str]:
+    """This command's arguments, for another one like it: --config-dir and overrides."""
+    brought = [f"--config-dir={folder}" for folder in config_folders("command-line")]
+    return [*brought, *HydraConfig.get().overrides.task]
+
+
+def stored_overrides(path: Path) -> list[str]:
+    """Of a run.json or report.json."""
+    found = read_json(path).get("overrides")
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise InputError(f"{path} lists no overrides; delete it to have it made again")
+    return found
