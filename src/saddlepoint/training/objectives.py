@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Objective(Protocol):
         ...
 
 
-def checked(returned: object, n: int, classes: int) -> tuple[Tensor, Tensor]:
+def checked(returned: Any, n: int, classes: int) -> tuple[Tensor, Tensor]:
     """What an objective returned for `n` images: losses (n,) and logits (n, classes).
 
     Raises InputError for anything else. The mean of the losses, say, would train at an n-th of the rate.
