@@ -3,13 +3,19 @@
 Into export/ of each run (export-best/ with evaluation.checkpoint=best): weights.pt, a plain state dict; load.py, whose
 load_model() is a module from images in [0, 1] to logits, as RobustBench and AutoAttack take it; and for each attack of
 the evaluation the images it makes of the test set, <attack>.npy, as the authors' challenges store them: grey (n, h*w)
-in [0, 1], coloured (n, h, w, c) in [0, 255].
+in [0, 1], coloured (n, h, w, c) in [0, 255]. Nothing is kept that a fresh process does not load with the same logits.
 """
 
 from __future__ import annotations
 
 import io
+import keyword
 import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,9 @@ from saddlepoint.runtime import generator
 
 log = logging.getLogger("export")
 
+# Keys of a config that say how Hydra builds; the others are arguments.
+DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
+
 LOADER = '''"""{name}: images {shape} in [0, 1] -> logits. It needs the package saddlepoint{own}."""
 
 from pathlib import Path
@@ -43,19 +52,112 @@ def load_model() -> torch.nn.Module:
 '''
 
 
+# What a fresh process does with the folder it gets: it exits with 0 if the loaded network says the same.
+CHECK = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from load import load_model
+expected = torch.load(sys.argv[1] + "/expected.pt", weights_only=True)
+model = load_model()
+torch.manual_seed(0)
+with torch.no_grad():
+    difference = (model(expected["images"]) - expected["logits"]).abs().max()
+if not difference <= 1e-4 * expected["logits"].abs().max():
+    sys.exit(f"its logits differ by {difference:.3g}")
+"""
+
+
 def expression(node: Any) -> tuple[str, set[str]]:
-    """The Python that builds what a config describes, and the modules it names. Nothing but names is not quoted."""
+    """The Python that builds what a config describes, as Hydra does, and the modules it names.
+
+    Nothing but names is not quoted.
+    """
     if isinstance(node, list):
         items = [expression(each) for each in node]
         return f"[{', '.join(text for text, _ in items)}]", set().union(*(names for _, names in items))
-    if not isinstance(node, dict) or "_target_" not in node:
+    if isinstance(node, float) and not math.isfinite(node):
+        return f"float('{node}')", set()
+    if not isinstance(node, dict):
         return repr(node), set()
-    for name in (*node["_target_"].split("."), *node):
-        if not name.isidentifier():
+    if "_target_" not in node:
+        entries = {key: expression(value) for key, value in node.items()}
+        text = ", ".join(f"{key!r}: {value}" for key, (value, _) in entries.items())
+        return f"{{{text}}}", set().union(*(names for _, names in entries.values()))
+    target = node["_target_"]
+    named = {name: value for name, value in node.items() if name not in DIRECTIVES}
+    for name in (*target.split("."), *named):
+        if not str(name).isidentifier() or keyword.iskeyword(str(name)):
             raise InputError(f"the stored config names {name!r}, which is no name in Python")
-    arguments = {name: expression(value) for name, value in node.items() if name != "_target_"}
-    modules = {node["_target_"].rpartition(".")[0]}.union(*(names for _, names in arguments.values()))
-    return f"{node['_target_']}({', '.join(f'{name}={text}' for name, (text, _) in arguments.items())})", modules
+    if not isinstance(node.get("_args_", []), list):
+        raise InputError(f"the stored config has _args_: {node['_args_']}; expected a list")
+    # Without recursion a network builds its parts from their configs by itself.
+    build_part = expression if node.get("_recursive_", True) else lambda value: (repr(value), set())
+    positional = [build_part(value) for value in node.get("_args_", [])]
+    by_name = {name: build_part(value) for name, value in named.items()}
+    arguments = [text for text, _ in positional] + [f"{name}={text}" for name, (text, _) in by_name.items()]
+    modules = {module_of(target)}.union(*(names for _, names in (*positional, *by_name.values())))
+    if node.get("_partial_"):
+        return f"functools.partial({', '.join([target, *arguments])})", modules | {"functools"}
+    return f"{target}({', '.join(arguments)})", modules
+
+
+def module_of(target: str) -> str:
+    """What to import for a function, a class or a method of one, which has been imported here already."""
+    names = target.split(".")
+    above = [".".join(names[:count]) for count in range(len(names) - 1, 0, -1)]
+    return next((name for name in above if name in sys.modules), above[0] if above else target)
+
+
+def write_network(folder: Path, model: nn.Module, network: Any, images: Tensor, name: str) -> None:
+    """weights.pt and load.py into `folder`, once a fresh process has loaded them and found the logits of `images`.
+
+    `network` is the config that built the model. Raises InputError, with nothing written, if that fails.
+    """
+    text, modules = expression(network)
+    loader = LOADER.format(
+        name=name.replace("\\", "/").replace('"', "'"),
+        shape=tuple(images.shape[1:]),
+        own="".join(f" and {module}" for module in sorted(modules) if not module.startswith("saddlepoint")),
+        imports="\nimport ".join(sorted(modules)),
+        network=text,
+    )
+    # Each tensor with a storage of its own: two names of one, or a part of a larger one, would be saved as such.
+    weights = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
+    files = {"weights.pt": serialized(weights), "load.py": loader.encode()}
+    expected = {"images": images.cpu(), "logits": on_cpu(model, images)}
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unchecked:
+            for file, content in {**files, "expected.pt": serialized(expected)}.items():
+                write_atomically(Path(unchecked) / file, content)
+            path = os.pathsep.join(filter(None, sys.path))  # whatever this process finds
+            environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+            command = [sys.executable, "-c", CHECK, unchecked]
+            found = subprocess.run(command, env=environment, cwd=unchecked, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"cannot write beside {folder} ({error.strerror})") from None
+    if found.returncode:
+        reason = (found.stderr.strip().splitlines() or [f"status {found.returncode}"])[-1]
+        raise InputError(f"what was to be written into {folder} does not load again ({reason}); nothing was written")
+    for file, content in files.items():
+        write_atomically(folder / file, content)
+
+
+def serialized(value: dict[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def on_cpu(model: nn.Module, images: Tensor) -> Tensor:
+    """The logits as a process without an accelerator finds them; the model stays where it was."""
+    device = images.device
+    try:
+        with undisturbed(model.cpu()), torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)  # for a network that draws
+            logits: Tensor = model(images.cpu())
+            return logits
+    finally:
+        model.to(device)
 
 
 def challenge_layout(x: Tensor) -> np.ndarray:
@@ -110,18 +212,7 @@ def main(cfg: DictConfig) -> None:
         subject.model  # noqa: B018 (loading it refuses a config that builds something else)
         stored = OmegaConf.create(subject.directory.read_config())
         network = OmegaConf.to_container(stored.dataset.network, resolve=True)
-        text, modules = expression(network)
-        loader = LOADER.format(
-            name=f"{cfg.dataset.name} {subject.label}",
-            shape=tuple(split.pixels.shape[1:]),
-            own="".join(f" and {module}" for module in sorted(modules) if not module.startswith("saddlepoint")),
-            imports="\nimport ".join(sorted(modules)),
-            network=text,
-        )
-        buffer = io.BytesIO()
-        torch.save({name: tensor.cpu().contiguous() for name, tensor in subject.model.state_dict().items()}, buffer)
-        write_atomically(folder / "weights.pt", buffer.getvalue())
-        write_atomically(folder / "load.py", loader.encode())
+        write_network(folder, subject.model, network, split.images(slice(4)), f"{cfg.dataset.name} {subject.label}")
         log.info("wrote %s and weights.pt", folder / "load.py")
         for name, attack in attacks.items():
             made, natural, accuracy = adversarial(subject.model, split, attack, settings.batch_size, settings.seed)

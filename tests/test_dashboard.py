@@ -29,7 +29,6 @@ TINY = [
     "recipe.evaluations=4",
     "recipe.monitor.steps=1",
     "recipe.monitor.examples=10",
-    "recipe.attack.steps=1",
     "logger=wandb",
     "runtime.threads=1",
 ]
@@ -60,7 +59,7 @@ def test_a_sweep_as_its_dashboard_shows_it(command: Run, tmp_path: Path) -> None
     assert command("train.py", *sweep, *TINY, f"output_dir={tmp_path}").status == 0
     logged = sessions(tmp_path)
     assert len({each.run.run_id for each in logged}) == 6
-    variation = ",recipe.attack.steps=1,recipe.evaluations=4,recipe.monitor.examples=10,recipe.monitor.steps=1"
+    variation = ",recipe.evaluations=4,recipe.monitor.examples=10,recipe.monitor.steps=1"
     for each in logged:
         names = [each.config[key]["name"] for key in ("dataset", "model", "training", "recipe")]
         assert list(each.run.tags) == names
@@ -80,6 +79,17 @@ def test_a_sweep_as_its_dashboard_shows_it(command: Run, tmp_path: Path) -> None
     assert {(each.config["model"]["name"], each.config["training"]["name"]) for each in logged} == {
         (model, training) for model in ("simple", "wide") for training in ("standard", "fgsm", "pgd")
     }
+
+
+def test_a_failed_job_of_a_sweep_is_a_failed_run_of_its_own(command: Run, tmp_path: Path) -> None:
+    sweep = ["-m", "recipe.schedule.peak=1e30,0.001", "training=standard"]
+    assert command("train.py", *sweep, *TINY, f"output_dir={tmp_path}").status == 2
+    failed, finished = sessions(tmp_path)
+    assert failed.run.run_id != finished.run.run_id
+    assert [each.config["recipe"]["schedule"]["peak"] for each in (failed, finished)] == [1e30, 0.001]
+    assert [each.exit_code for each in (failed, finished)] == [1, 0]
+    assert [row["step"] for row in finished.rows(*CURVES)] == [2, 4, 6, 8]
+    assert failed.rows(*CURVES) == []
 
 
 def test_a_measurement_joins_its_run_after_the_curves(command: Run, tmp_path: Path) -> None:

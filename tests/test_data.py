@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import shutil
+import zipfile
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -15,7 +18,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10
 
 import saddlepoint.data
-from saddlepoint.data import Batches, CropFlip, Data, Split, load, load_own
+from saddlepoint.data import Batches, CropFlip, Data, Split, fingerprint, load, load_own
 from saddlepoint.errors import InputError
 
 
@@ -318,6 +321,16 @@ def test_grey_images_of_ones_own_get_a_channel(tmp_path: Path) -> None:
         ({"x_train": np.zeros((20, 24), np.uint8)}, r"x_train is uint8 \(20, 24\); expected uint8 \(n, h, w\)"),
         ({"x_test": np.full((6, 4, 4, 3), 9, np.uint8)}, r"images are \(3, 4, 6\) in train and \(3, 4, 4\) in test"),
         ({"y_train": np.array([{}] * 20)}, "is damaged or no .npz of plain arrays"),
+        ({"x_train": np.full((20, 3, 4, 6), 9, np.uint8)}, r"x\.transpose\(0, 2, 3, 1\)"),
+        ({"x_train": np.zeros((20, 4, 6, 3))}, r", which \(255 \* x\)\.round\(\)\.astype\('uint8'\) makes of it"),
+        ({"x_train": np.full((20, 4, 6, 3), 255)}, r", which x\.round\(\)\.astype\('uint8'\) makes of it"),
+        ({"x_train": np.full((20, 4, 6, 3), np.nan)}, "; it has values that are not finite"),
+        ({"x_train": np.full((20, 4, 6, 3), -0.5)}, "; it has values from -0.5 to -0.5"),
+        ({"x_test": np.zeros((0, 4, 6, 3), np.uint8)}, r"x_test is uint8 \(0, 4, 6, 3\): no images"),
+        ({"y_test": np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]]}, r"expected integers \(6,\), which y\.argmax\(1\)"),
+        ({"y_test": np.arange(6) % 3 / 1}, r"expected integers \(6,\), which y\.astype\(int\)"),
+        ({"y_test": np.full(6, np.nan)}, r"expected integers \(6,\)$"),
+        ({"y_test": np.array(list("abcabc"))}, r", which np\.unique\(y, return_inverse=True\)\[1\]"),
     ],
 )
 def test_a_wrong_npz_is_named(tmp_path: Path, change: dict[str, np.ndarray | None], message: str) -> None:
@@ -326,6 +339,68 @@ def test_a_wrong_npz_is_named(tmp_path: Path, change: dict[str, np.ndarray | Non
     with pytest.raises(InputError, match=message) as error:
         load_own(tmp_path / "own.npz", 0.1, 3, 3)
     assert "own.npz" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_labels_in_a_column_are_taken(tmp_path: Path, kind: type) -> None:
+    """As Keras has CIFAR10's."""
+    arrays = own_arrays()
+    np.savez(tmp_path / "flat.npz", **arrays)
+    arrays |= {name: arrays[name][:, None].astype(kind) for name in ("y_train", "y_test")}
+    np.savez(tmp_path / "column.npz", **arrays)
+    flat, column = (load_own(tmp_path / f"{name}.npz", 0.1, 3) for name in ("flat", "column"))
+    for split in ("train", "validation", "test"):
+        assert torch.equal(getattr(flat, split).labels, getattr(column, split).labels)
+
+
+def test_channels_first_is_refused_where_nothing_says_how_many(tmp_path: Path) -> None:
+    arrays = own_arrays()
+    arrays |= {name: arrays[name].transpose(0, 3, 1, 2) for name in ("x_train", "x_test")}
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(InputError, match=r"is \(20, 3, 4, 6\), which is not 3 channels; .*x\.transpose\(0, 2, 3, 1\)"):
+        load_own(tmp_path / "own.npz", 0.1, 3)
+
+
+@pytest.mark.parametrize("written", ["array", "text"])
+def test_files_of_another_kind_are_no_npz(tmp_path: Path, written: str) -> None:
+    file = tmp_path / "own.npz"
+    if written == "array":
+        np.save(file.with_suffix(".npy"), np.zeros(3))
+        file.with_suffix(".npy").rename(file)
+    else:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("x_train", "y_train"):
+                archive.writestr(name, "text")
+    with pytest.raises(InputError, match=r"own\.npz is damaged or no \.npz of plain arrays; write it with np\.savez"):
+        load_own(file, 0.1, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((0.99, 3), r"held_out=0\.99 of 20 training images leaves none to train on"),
+        (("half", 3), r"held_out=half; expected a share between 0 and 1"),
+        ((0.1, 1), r"dataset\.classes=1; expected a whole number of at least 2"),
+    ],
+)
+def test_impossible_settings_of_ones_own_data_are_refused(
+    tmp_path: Path, settings: tuple[Any, Any], message: str
+) -> None:
+    np.savez(tmp_path / "own.npz", **own_arrays())
+    with pytest.raises(InputError, match=message):
+        load_own(tmp_path / "own.npz", *settings)
+
+
+def test_the_home_folder_can_be_written_as_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_mnist: dict[str, np.ndarray]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.savez(tmp_path / "own.npz", **own_arrays())
+    assert len(load_own("~/own.npz", 0.1, 3).test) == 6
+    assert fingerprint("~/own.npz") == fingerprint(tmp_path / "own.npz")
+    assert len(load("mnist", "~", 1).test) == 2
+    with pytest.raises(InputError, match="~nobody-of-this-name/x: there is no such user"):
+        load_own("~nobody-of-this-name/x", 0.1, 3)
 
 
 def test_data_of_ones_own_that_are_not_there(tmp_path: Path) -> None:
@@ -408,3 +483,37 @@ def test_class_folders_have_to_agree(folder: Path) -> None:
     (folder / "empty" / "train").mkdir(parents=True)
     with pytest.raises(InputError, match=r"empty/train has no class folders; expected .*train/<class>/"):
         load_own(folder / "empty", 0.25, 2)
+
+
+def test_the_fingerprint_follows_links(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    linked = tmp_path_factory.mktemp("linked")
+    for part in ("train", "test"):
+        (linked / part).symlink_to(folder / part)
+    before = fingerprint(linked)
+    assert before == fingerprint(folder)
+    Image.new("RGB", (4, 4), (9, 9, 9)).save(folder / "test" / "dogs" / "0.png")
+    assert fingerprint(linked) == fingerprint(folder) != before
+    assert torch.equal(load_own(linked, 0.25, 2).test.pixels, load_own(folder, 0.25, 2).test.pixels)
+
+
+def test_where_data_lie_is_no_part_of_their_fingerprint(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(folder, elsewhere / "copy")
+    (elsewhere / "link").symlink_to(folder)
+    assert len({fingerprint(each) for each in (folder, elsewhere / "copy", elsewhere / "link")}) == 1
+    for name in ("a.npz", "b.npz"):
+        np.savez(elsewhere / name, **own_arrays())
+    assert fingerprint(elsewhere / "a.npz") == fingerprint(elsewhere / "b.npz")
+
+
+def test_the_fingerprint_of_what_cannot_be_read_is_an_error(folder: Path) -> None:
+    loop = folder / "train" / "cats" / "all"
+    loop.symlink_to(folder / "train")
+    with pytest.raises(InputError, match=f"{loop} is a link to a folder that holds it; remove it"):
+        fingerprint(folder)
+    loop.unlink()
+    for target in ("absent", "all"):  # a file that is gone, and a link to itself
+        loop.symlink_to(target)
+        with pytest.raises(InputError, match=rf"no data at {loop} \("):
+            fingerprint(folder)
+        loop.unlink()

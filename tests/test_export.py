@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from command_line import TINY, Outcome, load_script, run
+from omegaconf import OmegaConf
 
-from saddlepoint.config import load_network
+from saddlepoint.config import build, load_network
 from saddlepoint.data import load
+from saddlepoint.errors import InputError
 from saddlepoint.results import read_json
 from saddlepoint.training.checkpoint import RunDirectory
 
@@ -100,3 +104,129 @@ def test_the_loader_of_a_network_within_a_network() -> None:
     assert listed == """mine.nets.All(parts=[mine.nets.MyNet(hidden=3, name="a'b"), 1])"""
     assert text == """saddlepoint.models.Normalized(mean=[0.5], network=mine.nets.MyNet(hidden=3, name="a'b"))"""
     assert modules == {"saddlepoint.models", "mine.nets"}
+
+
+NETS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width, depth=1, *, activation=nn.ReLU, scale=None):
+        super().__init__()
+        self.first = nn.Linear(16, width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.activation, self.scale = activation(), scale or {"by": 1.0}
+
+    @classmethod
+    def small(cls, width):
+        return cls(width, 2)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1))
+        for layer in self.layers:
+            x = self.activation(layer(x))
+        return self.scale["by"] * x
+
+class Tied(Net):
+    def __init__(self):
+        super().__init__(4)
+        self.again = self.layers[0]
+        self.part = nn.Parameter(torch.arange(1000.0)[:4])
+
+class Noisy(Net):
+    def forward(self, x):
+        return super().forward(x) + torch.rand(())
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose exported_nets can be imported."""
+    (tmp_path / "exported_nets.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "exported_nets", raising=False)
+    return tmp_path
+
+
+LOAD = """
+import json, torch
+from load import load_model
+print(json.dumps(load_model()(torch.ones(1, 1, 4, 4)).tolist()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("network", "code"),
+    [
+        ({"_target_": "exported_nets.Net", "_args_": [4, 3]}, "exported_nets.Net(4, 3)"),
+        ({"_target_": "exported_nets.Net", "_args_": [4], "depth": 2}, "exported_nets.Net(4, depth=2)"),
+        ({"_target_": "exported_nets.Net.small", "width": 4}, "exported_nets.Net.small(width=4)"),
+        ({"_target_": "exported_nets.Net.small", "_args_": [4]}, "exported_nets.Net.small(4)"),
+        (
+            {"_target_": "exported_nets.Net", "_args_": [4], "_convert_": "all", "scale": {"by": 0.5}},
+            "exported_nets.Net(4, scale={'by': 0.5})",
+        ),
+        (
+            {
+                "_target_": "exported_nets.Net",
+                "width": 4,
+                "activation": {"_target_": "torch.nn.LeakyReLU", "_partial_": True, "negative_slope": 0.5},
+            },
+            "exported_nets.Net(width=4, activation=functools.partial(torch.nn.LeakyReLU, negative_slope=0.5))",
+        ),
+        ({"_target_": "exported_nets.Tied"}, "exported_nets.Tied()"),
+        ({"_target_": "exported_nets.Noisy", "width": 4}, "exported_nets.Noisy(width=4)"),
+    ],
+)
+def test_whatever_a_config_says_is_loaded_elsewhere(nets: Path, network: dict[str, Any], code: str) -> None:
+    model = build(OmegaConf.create(network)).train()
+    folder = nets / "run" / "export"
+    folder.parent.mkdir()
+    load_script("scripts/export.py").write_network(folder, model, network, torch.rand(3, 1, 4, 4), 'a "name" \\ of it')
+    assert f"    model = {code}\n" in (folder / "load.py").read_text()
+    assert sorted(path.name for path in folder.iterdir()) == ["load.py", "weights.pt"]
+    assert [path.name for path in folder.parent.iterdir()] == ["export"]
+    assert (folder / "weights.pt").stat().st_size < 6000  # nothing but the values
+    assert model.training
+    out = subprocess.run(
+        [sys.executable, "-c", LOAD], cwd=folder, env={"PYTHONPATH": str(nets)}, check=True, capture_output=True
+    )
+    if not code.startswith("exported_nets.Noisy"):
+        expected = model.eval()(torch.ones(1, 1, 4, 4)).detach()
+        torch.testing.assert_close(torch.tensor(json.loads(out.stdout)), expected)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"_target_": "exported_nets.Net.small", "width": 5}, r"does not load again \(.*size mismatch"),
+        ({"_target_": "exported_nets.Gone", "width": 4}, r"does not load again \(AttributeError: .*Gone"),
+        (
+            {"_target_": "exported_nets.Net", "width": 4, "scale": {"by": 2.0}},
+            r"does not load again \(its logits differ by [\d.e-]+\); nothing was written",
+        ),
+        ({"_target_": "exported_nets.Net", "width": 4, "lambda": 1}, "names 'lambda', which is no name in Python"),
+        ({"_target_": "exported_nets.Net", "_args_": 4}, "has _args_: 4; expected a list"),
+    ],
+)
+def test_what_does_not_load_again_is_not_written(nets: Path, network: dict[str, Any], message: str) -> None:
+    model = build(OmegaConf.create({"_target_": "exported_nets.Net", "width": 4}))
+    folder = nets / "run" / "export"
+    folder.mkdir(parents=True)
+    (folder / "load.py").write_text("before")
+    with pytest.raises(InputError, match=message) as error:
+        load_script("scripts/export.py").write_network(folder, model, network, torch.rand(3, 1, 4, 4), "it")
+    assert "\n" not in str(error.value)
+    assert [path.name for path in folder.iterdir()] == ["load.py"]
+    assert (folder / "load.py").read_text() == "before"
+    assert [path.name for path in folder.parent.iterdir()] == ["export"]
+
+
+def test_the_loader_builds_what_hydra_builds_within_dictionaries() -> None:
+    export = load_script("scripts/export.py")
+    node = {"_target_": "torch.nn.Flatten", "extra": {"a": {"_target_": "torch.nn.ReLU"}, 3: float("-inf")}}
+    text, modules = export.expression(node)
+    assert text == "torch.nn.Flatten(extra={'a': torch.nn.ReLU(), 3: float('-inf')})"
+    assert modules == {"torch.nn"}
+    unbuilt, _ = export.expression({**node, "_recursive_": False, "extra": [{"_target_": "torch.nn.ReLU"}]})
+    assert unbuilt == "torch.nn.Flatten(extra=[{'_target_': 'torch.nn.ReLU'}])"

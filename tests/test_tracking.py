@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import wandb
 from PIL import Image
+from wandb_files import Logged
 
 from saddlepoint.tracking import Tracker, Wandb
 
@@ -42,9 +43,10 @@ def use_all(tracker: Tracker) -> None:
     tracker.images(1, "examples", lambda: (np.zeros((1, 2, 2, 1)), ["a"]))
     tracker.table("accuracy", [{"a": 1}])
     tracker.finish({"loss": 0.5})
+    tracker.abandon()
 
 
-@pytest.mark.parametrize("first", ["log", "images", "table", "finish"])
+@pytest.mark.parametrize("first", ["log", "images", "table", "finish", "abandon"])
 def test_a_failure_is_said_once_and_never_raised(caplog: pytest.LogCaptureFixture, first: str) -> None:
     tracker, run = Wandb("saddlepoint", "offline"), Broken()
     tracker.run = run
@@ -53,6 +55,7 @@ def test_a_failure_is_said_once_and_never_raised(caplog: pytest.LogCaptureFixtur
         "images": (1, "examples", lambda: (np.zeros((1, 2, 2, 3)), ["a"])),
         "table": ("accuracy", [{"a": 1}]),
         "finish": ({"loss": 0.5},),
+        "abandon": (),
     }
     with caplog.at_level(logging.WARNING):
         getattr(tracker, first)(*arguments[first])
@@ -142,3 +145,57 @@ def test_an_offline_run_is_named_grouped_and_complete(tmp_path: Path, monkeypatc
     assert again.run is not None
     assert again.run.id == run.id
     again.finish({})
+
+
+def offline(directory: Path, config: dict[str, Any]) -> Wandb:
+    directory.mkdir(parents=True)
+    tracker = Wandb("saddlepoint", "offline")
+    tracker.start(directory, config)
+    assert tracker.run is not None
+    return tracker
+
+
+def logged(directory: Path) -> Logged:
+    (folder,) = (directory / "wandb").glob("offline-run-*")
+    return Logged(folder)
+
+
+def test_a_sweeps_failed_jobs_are_failed_runs_of_their_own(tmp_path: Path) -> None:
+    """One failure that a with statement sees, and one that nobody sees until the next job begins."""
+    directories = [tmp_path / f"simple-pgd,recipe.schedule.peak={job}" / "seed3" for job in range(10)]
+    for job, directory in enumerate(directories):
+        tracker = offline(directory, CONFIG)
+        try:
+            with tracker:
+                tracker.log(1, {"job": job})
+                if job == 2:
+                    raise FloatingPointError
+        except FloatingPointError:
+            assert tracker.run is None
+            assert wandb.run is None
+        if job not in (2, 6):
+            tracker.log(2, {"job": job})
+            tracker.finish({})
+            assert tracker.run is None
+    runs = [logged(directory) for directory in directories]
+    assert [each.exit_code for each in runs] == [0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
+    assert len({each.run.run_id for each in runs}) == 10
+    steps = [[(row["step"], row["job"]) for row in each.rows("job")] for each in runs]
+    assert steps == [[(1, job)] if job in (2, 6) else [(1, job), (2, job)] for job in range(10)]
+
+
+def test_names_and_tags_are_what_the_server_takes(tmp_path: Path) -> None:
+    """It refuses tags of more than 64 characters and names of more than 128. Different ones stay different."""
+    found = []
+    for end in "ab":
+        name = "m" * 90 + end
+        directory = tmp_path / f"{name}-pgd,recipe.schedule.peak=0.00{end}{'0' * 60}" / "seed12"
+        offline(directory, CONFIG | {"seed": 12, "model": {"name": name}, "recipe": {"name": ""}}).finish({})
+        found.append(logged(directory).run)
+    for run in found:
+        assert len(run.display_name) == len(run.run_group) == 128
+        assert run.display_name.endswith("-s12")
+        assert sorted(map(len, run.tags)) == [3, 6, 64]
+        assert run.run_group.startswith("digits/mmm")
+    assert len({run.display_name for run in found}) == len({run.run_group for run in found}) == 2
+    assert set(found[0].tags) & set(found[1].tags) == {"digits", "pgd"}

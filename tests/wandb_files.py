@@ -43,6 +43,7 @@ class Logged:
             assert time.monotonic() < deadline, f"{file} is not complete"
             time.sleep(0.05)
             found = list(records(file))
+        self.exit_code = next(record.exit.exit_code for record in found if record.HasField("exit"))
         self.run = next(record.run for record in found if record.HasField("run"))
         self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
         self.history = [self._items(record.history.item) for record in found if record.HasField("history")]

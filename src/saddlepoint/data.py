@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -83,75 +84,145 @@ class Data:
 def load(name: str, root: str | Path, held_out: int) -> Data:
     """`name` is digits, mnist or cifar10; the first `held_out` training images are set aside.
 
-    mnist and cifar10 are read where they lie under `root` in torchvision's layout, else downloaded. Raises
-    InputError if they cannot be had, or are not byte for byte the published files.
+    mnist and cifar10 are read where they lie under `root` (~ is the home folder) in torchvision's layout, else
+    downloaded. Raises InputError if they cannot be had, or are not byte for byte the published files.
     """
     loaders = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}
     if name not in loaders:
         raise InputError(f"unknown dataset {name!r}; choose {', '.join(loaders)}")
-    return _split(*loaders[name](Path(root)), held_out)
+    return _split(*loaders[name](_expanded(root)), held_out)
 
 
 def load_own(path: str | Path, held_out: float, classes: int, channels: int | None = None) -> Data:
     """A data set of one's own, shuffled once and for all; a share `held_out` of its training images is set aside.
 
-    An .npz with x_train, y_train, x_test, y_test (images uint8, (n, h, w) or (n, h, w, c); labels 0..classes-1), or a
-    folder with train/<class>/<image> and test/<class>/<image>, the classes in alphabetical order, all images of one
-    size. `channels`, where given, is what the images have to have. Raises InputError naming the file, array or label
-    that is wrong.
+    An .npz with x_train, y_train, x_test, y_test (images uint8, (n, h, w) or (n, h, w, c); labels 0..classes-1, (n,)
+    or (n, 1)), or a folder with train/<class>/<image> and test/<class>/<image>, the classes in alphabetical order, all
+    images of one size. `channels`, where given, is what the images have to have. Raises InputError naming the file,
+    array or label that is wrong.
     """
-    path = Path(path).expanduser()
+    path = _expanded(path)
     if not path.exists():
         raise InputError(f"no data at {path}; give dataset.data.path= a folder of images or an .npz")
-    if not 0 < held_out < 1:
+    if not isinstance(held_out, float | int) or not 0 < held_out < 1:
         raise InputError(f"dataset.data.held_out={held_out}; expected a share between 0 and 1")
+    whole(classes, "dataset.classes", least=2)
     read = _read_folder if path.is_dir() else _read_npz
     parts = []
     for part in ("train", "test"):
         pixels, labels = read(path, part, classes)
-        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
-            raise InputError(
-                f"{path}: x_{part} is {pixels.dtype} {pixels.shape}; expected uint8 (n, h, w) or (n, h, w, c)"
-            )
-        if labels.shape != (len(pixels),) or not len(labels) or labels.dtype.kind not in "iu":
-            raise InputError(f"{path}: y_{part} is {labels.dtype} {labels.shape}; expected integers ({len(pixels)},)")
-        if pixels.max() <= 1:
-            raise InputError(f"{path}: x_{part} has no pixel above {pixels.max()}; expected 0 to 255")
+        pixels = _channels_last(pixels, f"{path}: x_{part}", channels)
+        labels = _numbered(labels, f"{path}: y_{part}", len(pixels))
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes or (part == "train" and high < classes - 1):
             mend = f"or dataset.classes={high + 1}" if low == 0 else "so number them from 0"
             raise InputError(f"{path}: y_{part} has labels from {low} to {high}; expected 0 to {classes - 1}, {mend}")
         order = np.random.RandomState(0).permutation(len(labels))
-        pixels = pixels[..., None] if pixels.ndim == 3 else pixels
-        if channels not in (None, pixels.shape[3]):
-            hint = f"dataset.channels={pixels.shape[3]}" if pixels.shape[3] in (1, 3, 4) else "expected (n, h, w, c)"
-            raise InputError(f"{path}: x_{part} is {pixels.shape}, which is not {channels} channels; {hint}")
         parts.append((pixels.transpose(0, 3, 1, 2)[order], labels[order]))
     train, test = parts
     if train[0].shape[1:] != test[0].shape[1:]:
         raise InputError(f"{path}: images are {train[0].shape[1:]} in train and {test[0].shape[1:]} in test")
-    return _split(train, test, 255, max(1, round(held_out * len(train[1]))))
+    count = max(1, round(held_out * len(train[1])))
+    if count >= len(train[1]):
+        raise InputError(f"dataset.data.held_out={held_out} of {len(train[1])} training images leaves none to train on")
+    return _split(train, test, 255, count)
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a data set of one's own: the file's, or of names and contents of a folder's files but hidden ones."""
-    path, digest = Path(path).expanduser(), hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        name = file.relative_to(path)
-        if file.is_dir() or any(part.startswith(".") for part in name.parts):
-            continue
+    """SHA-256 of a data set of one's own: the file's, or of names and contents of a folder's files but hidden ones.
+
+    Where the data lie is no part of it. Links are followed. Raises InputError for a file that cannot be read, and for a
+    link to a folder that holds the link.
+    """
+    path, digest = _expanded(path), hashlib.sha256()
+    for file in sorted(_files(path)) if path.is_dir() else [path]:
         try:
             content = file.read_bytes()
         except OSError as error:
             raise InputError(f"no data at {file} ({error.strerror}); see dataset.data.path") from None
-        digest.update(f"{name.as_posix()}:{len(content)}:".encode() + content)
+        digest.update(os.fsencode(f"{file.relative_to(path).as_posix()}:{len(content)}:") + content)
     return digest.hexdigest()
+
+
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Every file under `folder` but hidden ones. `above` are the folders it is in, without links."""
+    real = folder.resolve()
+    if real in above:
+        raise InputError(f"{folder} is a link to a folder that holds it; remove it from the data")
+    try:
+        entries = [each for each in folder.iterdir() if not each.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"no data at {folder} ({error.strerror}); see dataset.data.path") from None
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files(entry, (*above, real))
+        else:
+            yield entry
+
+
+def _expanded(path: str | Path) -> Path:
+    """The path with ~ as the home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: there is no such user; write the whole path") from None
+
+
+def _channels_last(pixels: np.ndarray, name: str, channels: int | None) -> np.ndarray:
+    """Images (n, h, w) or (n, h, w, c) as (n, h, w, c). Raises InputError naming the array and what converts it."""
+    found = f"{name} is {pixels.dtype} {pixels.shape}"
+    if not pixels.size:
+        raise InputError(f"{found}: no images; expected uint8 (n, h, w) or (n, h, w, c)")
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
+        raise InputError(f"{found}; expected uint8 (n, h, w) or (n, h, w, c){_as_bytes(pixels)}")
+    if pixels.max() <= 1:
+        raise InputError(f"{name} has no pixel above {pixels.max()}; expected 0 to 255, as 255 * x has them")
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    first, last, usual = pixels.shape[1], pixels.shape[3], (1, 3, 4)
+    wanted = channels or next((each for each in (last, first) if each in usual), last)
+    if last == wanted:
+        return pixels
+    hint = f"dataset.channels={last}" if last in usual else "expected (n, h, w, c)"
+    if first == wanted:
+        hint = "expected (n, h, w, c), which x.transpose(0, 2, 3, 1) makes of it"
+    raise InputError(f"{name} is {pixels.shape}, which is not {wanted} channels; {hint}")
+
+
+def _as_bytes(pixels: np.ndarray) -> str:
+    """For the end of a message: what makes uint8 of these pixels, or why nothing does."""
+    if pixels.dtype == np.uint8 or pixels.dtype.kind not in "fiub":
+        return ""
+    low, high = pixels.min(), pixels.max()  # NaN if one of them is
+    if not np.isfinite([low, high]).all():
+        return "; it has values that are not finite"
+    if low < 0 or high > 255:
+        return f"; it has values from {low:g} to {high:g}"
+    return f", which {'(255 * x)' if high <= 1 else 'x'}.round().astype('uint8') makes of it"
+
+
+def _numbered(labels: np.ndarray, name: str, count: int) -> np.ndarray:
+    """Labels (count,) or (count, 1), as Keras has CIFAR10's, as (count,).
+
+    Raises InputError naming the array and what converts it.
+    """
+    if labels.shape == (count, 1):
+        labels = labels[:, 0]
+    if labels.shape == (count,) and labels.dtype.kind in "iu":
+        return labels
+    hint = ""
+    if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1:
+        hint = f", which y.argmax(1) makes of one column for each of {labels.shape[1]} classes"
+    elif labels.shape == (count,) and labels.dtype.kind in "US":
+        hint = ", which np.unique(y, return_inverse=True)[1] makes of names"
+    elif labels.shape == (count,) and labels.dtype.kind in "fb" and all(float(each).is_integer() for each in labels):
+        hint = ", which y.astype(int) makes of it"
+    raise InputError(f"{name} is {labels.dtype} {labels.shape}; expected integers ({count},){hint}")
 
 
 def _split(train: Arrays, test: Arrays, pixel_max: int, held_out: int) -> Data:
     """The first `held_out` training images set aside."""
     pixels, labels = train
-    if not 0 < held_out < len(labels):
+    if not isinstance(held_out, int) or not 0 < held_out < len(labels):
         raise InputError(f"dataset.data.held_out={held_out}; expected between 1 and {len(labels) - 1}")
 
     def split(images: np.ndarray, classes: np.ndarray) -> Split:
@@ -167,11 +238,14 @@ def _split(train: Arrays, test: Arrays, pixel_max: int, held_out: int) -> Data:
 def _read_npz(path: Path, part: str, classes: int) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return arrays[f"x_{part}"], arrays[f"y_{part}"]
+            pixels, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
     except KeyError:
         raise InputError(f"{path} has no x_{part} and y_{part}; expected x_train, y_train, x_test and y_test") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-        raise InputError(f"{path} is damaged or no .npz of plain arrays") from None
+    except (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        pixels = labels = None  # TypeError: an .npy; RuntimeError: an encrypted or unknown kind of zip
+    if not isinstance(pixels, np.ndarray) or not isinstance(labels, np.ndarray):
+        raise InputError(f"{path} is damaged or no .npz of plain arrays; write it with np.savez from arrays of numbers")
+    return pixels, labels
 
 
 def _read_folder(path: Path, part: str, classes: int) -> Arrays:

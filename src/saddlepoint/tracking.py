@@ -5,16 +5,18 @@ The only file that imports wandb. Whatever goes wrong there is said once and nev
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
-from saddlepoint.results import read_csv
+from saddlepoint.results import read_csv, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +25,22 @@ Images = Callable[[], tuple[np.ndarray, list[str]]]
 
 SESSION = 100  # more rows than a measurement writes
 
+# Characters that W&B's server takes: of a name or a group, and of a tag.
+NAME, TAG = 128, 64
+
+
+def shortened(text: str, most: int) -> str:
+    """At most `most` characters; a longer text ends in a digest of the whole instead, so that others differ."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 7]}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:6]}"
+
 
 class Tracker:
-    """Tells nobody: history.csv holds the numbers. Others override what they show."""
+    """Tells nobody: history.csv holds the numbers. Others override what they show.
+
+    `with tracker:` ends what was started as failed if an exception leaves the block.
+    """
 
     def start(self, directory: Path, config: dict[str, Any], job: str = "train") -> None: ...
 
@@ -36,6 +51,18 @@ class Tracker:
     def table(self, name: str, rows: list[dict[str, Any]]) -> None: ...
 
     def finish(self, summary: Mapping[str, Any]) -> None: ...
+
+    def abandon(self) -> None:
+        """End what was started and is not finished, as failed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abandon()
 
 
 class Wandb(Tracker):
@@ -53,26 +80,30 @@ class Wandb(Tracker):
     def start(self, directory: Path, config: dict[str, Any], job: str = "train") -> None:
         """Group, job type and tags make a dashboard fall into data set, model and training by itself.
 
-        job="report" is for the figures of all runs of a data set.
+        job="report" is for the figures of all runs of a data set. A run that is still open in this process, such as a
+        sweep's job that failed, ends as failed first.
         """
 
         def begin() -> Any:
             import wandb
 
-            names = {key: config[key]["name"] for key in ("dataset", "model", "training", "recipe")}
-            run_of, shown = directory.parent.name, f"{directory.parent.name}-s{config['seed']}"
+            if wandb.run is not None:  # which wandb.init would go on with
+                wandb.run.finish(exit_code=1)
+            names = {key: str(config[key]["name"]) for key in ("dataset", "model", "training", "recipe")}
+            run_of, suffix = directory.parent.name, f"-s{config['seed']}"
             if job == "report":
-                run_of = shown = directory.name
+                run_of, suffix = directory.name, ""
+            tags = names.values() if job == "train" else [names["dataset"], names["recipe"]]
             run = wandb.init(
                 project=self.project,
                 dir=directory,
                 mode=self._decide(),
                 id=self._id(directory),
                 resume="allow",
-                name=shown,
-                group=f"{names['dataset']}/{run_of}",
+                name=shortened(run_of, NAME - len(suffix)) + suffix,
+                group=shortened(f"{names['dataset']}/{run_of}", NAME),
                 job_type=job,
-                tags=list(names.values()) if job == "train" else [names["dataset"], names["recipe"]],
+                tags=[shortened(tag, TAG) for tag in tags if tag],
                 config=config,
                 settings=wandb.Settings(silent=True, init_timeout=60),
             )
@@ -92,7 +123,7 @@ class Wandb(Tracker):
         """The directory's W&B run, made up once, so that a resumed training or a measurement continues it."""
         path = directory / "wandb.id"
         if not path.exists():
-            path.write_text(secrets.token_hex(8))
+            write_atomically(path, secrets.token_hex(8).encode())
         return path.read_text()
 
     def _decide(self) -> Any:  # a str; wandb names the choices if it is another
@@ -139,6 +170,14 @@ class Wandb(Tracker):
         def end(run: Any) -> None:
             run.summary.update(dict(summary))
             run.finish()
+            self.run = None
+
+        self._with_run(end)
+
+    def abandon(self) -> None:
+        def end(run: Any) -> None:
+            run.finish(exit_code=1)
+            self.run = None
 
         self._with_run(end)
 

@@ -14,6 +14,7 @@ from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.threat import Threat
 
 pytest.importorskip("pyautoattack")
+from pyautoattack.square import SquareAttack
 
 
 class Bands(nn.Module):
@@ -76,6 +77,60 @@ def test_it_describes_itself(data: Data) -> None:
         "queries": 1000,
         "version": importlib.metadata.version("pyautoattack"),
     }
+
+
+SIZES = [
+    (4, 4),
+    (7, 9),
+    (8, 8),
+    (12, 12),
+    (12, 1),
+    (13, 13),
+    (14, 14),
+    (15, 15),
+    (17, 20),
+    (18, 18),
+    (24, 24),
+    (25, 24),
+]
+
+
+@pytest.mark.parametrize("size", [*SIZES, (28, 28), (28, 20), (32, 32), (33, 30)])
+def test_square_in_l2_is_refused_exactly_where_it_fails(size: tuple[int, int]) -> None:
+    """Against the authors' code itself, which raises something for these sizes."""
+    x, y = torch.full((2, 1, *size), 0.15), torch.tensor([1, 1])
+    attack = AutoAttack(Threat("l2", 0.01), "square", 3)
+    theirs = SquareAttack(Bands(), norm="L2", n_queries=3, eps=0.01, device="cpu")
+    try:
+        theirs.perturb(x, y)
+    except (ZeroDivisionError, RuntimeError):
+        with pytest.raises(
+            InputError, match=rf"fails on images of {size[0]}x{size[1]} pixels; .* height of \d+"
+        ) as error:
+            attack(Bands(), x, y, torch.Generator())
+        height = int(str(error.value).split()[-1])
+        assert size[0] < height <= size[0] + 5
+        attack.check((1, height, size[1]))
+    else:
+        attack.check(x.shape)
+
+
+def test_only_square_in_l2_is_refused_for_a_size() -> None:
+    for threat, only in ((Threat("linf", 0.1), None), (Threat("linf", 0.1), "square"), (Threat("l2", 0.1), "apgd-t")):
+        AutoAttack(threat, only).check((1, 12, 12))
+    with pytest.raises(InputError, match="fails on images of 12x12"):
+        AutoAttack(Threat("l2", 0.1)).check((1, 12, 12))
+
+
+def test_unknown_parts_and_too_few_classes_are_refused(bands: Split) -> None:
+    with pytest.raises(InputError, match=r"AutoAttack has no sqare; choose .*\(did you mean square\?\)"):
+        AutoAttack(Threat("linf", 0.1), "sqare")
+    with pytest.raises(InputError, match="queries=0; expected a whole number of at least 1"):
+        AutoAttack(Threat("linf", 0.1), "square", 0)
+    two = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    for only in ("apgd-dlr", "apgd-t"):
+        with pytest.raises(InputError, match=f"{only} needs [34] classes, and the network has 2"):
+            evaluate(two, bands, AutoAttack(Threat("linf", 0.1), only))
 
 
 def test_other_bounds_are_refused() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from saddlepoint.attacks import PGD
 from saddlepoint.errors import InputError
 from saddlepoint.losses import Divergence
 from saddlepoint.threat import Threat
-from saddlepoint.training.objectives import Adversarial, Standard, Trades
+from saddlepoint.training.objectives import Adversarial, Standard, Trades, checked
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -72,8 +74,8 @@ def test_warmup_grows_eps_linearly(model: Seen, warmup: float, progress: float, 
     assert (model.images[-1] - inner).abs().amax().item() == pytest.approx(0.1 * part, abs=1e-6)
 
 
-@pytest.mark.parametrize("warmup", [-0.1, 1, 1.5])
-def test_impossible_warmups_are_refused(warmup: float) -> None:
+@pytest.mark.parametrize("warmup", [-0.1, 1, 1.5, float("nan"), "long"])
+def test_impossible_warmups_are_refused(warmup: Any) -> None:
     with pytest.raises(InputError, match=r"recipe\.warmup="):
         Adversarial(PGD(Threat("linf", 0.1), steps=1), warmup)
 
@@ -133,3 +135,44 @@ def test_trades_survives_a_certain_prediction(model: Seen) -> None:
 def test_trades_without_a_ball_is_standard_training(model: Seen) -> None:
     losses, _ = Trades(PGD(Threat("linf", 0), steps=1, loss=Divergence()))(model, X, Y, seeded(0), 0.0)
     torch.testing.assert_close(losses, Standard()(model, X, Y, seeded(0), 0.0)[0])
+
+
+@pytest.mark.parametrize("beta", [-1, float("inf"), "six"])
+def test_impossible_betas_are_refused(beta: Any) -> None:
+    with pytest.raises(InputError, match=rf"training\.objective\.beta={beta}; expected a number of at least 0"):
+        Trades(PGD(Threat("linf", 0.1), steps=1, loss=Divergence()), beta=beta)
+
+
+def test_losses_and_logits_pass_as_they_are(model: Seen) -> None:
+    for objective in (Standard(), Adversarial(PGD(Threat("linf", 0.1), steps=1))):
+        returned = objective(model, X, Y, seeded(0), 0.0)
+        assert all(a is b for a, b in zip(checked(returned, 5, 3), returned, strict=True))
+
+
+LOSSES, LOGITS = torch.rand(5, requires_grad=True), torch.rand(5, 3, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        (LOSSES, r"a tensor of shape \(5,\)"),
+        ((LOSSES.mean(), LOGITS), r"a tensor of shape \(\) and a tensor of shape \(5, 3\)"),
+        ((LOSSES[:, None], LOGITS), r"a tensor of shape \(5, 1\) and a tensor of shape \(5, 3\)"),
+        ((LOGITS, LOSSES), r"a tensor of shape \(5, 3\) and a tensor of shape \(5,\)"),
+        ((LOSSES, LOGITS[:4]), r"a tensor of shape \(5,\) and a tensor of shape \(4, 3\)"),
+        ((LOSSES, LOGITS[:, :2]), r"a tensor of shape \(5,\) and a tensor of shape \(5, 2\)"),
+        ((LOSSES, LOGITS, 0.5), r"a tensor of shape \(5,\) and a tensor of shape \(5, 3\) and a float"),
+        ((0.5, LOGITS), r"a float and a tensor of shape \(5, 3\)"),
+        (None, "nothing"),
+        ((), "nothing"),
+    ],
+)
+def test_a_method_that_returns_something_else_is_refused(returned: Any, found: str) -> None:
+    expected = r"expected losses of shape \(5,\) and logits of shape \(5, 3\)$"
+    with pytest.raises(InputError, match=rf"^training\.objective returned {found}; {expected}"):
+        checked(returned, 5, 3)
+
+
+def test_losses_without_a_gradient_are_refused() -> None:
+    with pytest.raises(InputError, match=r"losses without a gradient; leave out detach\(\)"):
+        checked((LOSSES.detach(), LOGITS), 5, 3)

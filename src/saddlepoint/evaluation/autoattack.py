@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.attacks import undisturbed
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.threat import Threat
+
+# The classes that each part's loss needs: the targeted difference of logits ratio compares four logits.
+CLASSES = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
 
 
 @dataclass
@@ -33,6 +37,11 @@ class AutoAttack:
     def __post_init__(self) -> None:
         if self.threat.bounds != (0.0, 1.0):
             raise InputError(f"threat.bounds={self.threat.bounds}; AutoAttack knows images in [0, 1] only")
+        if self.only is not None and self.only not in CLASSES:
+            raise InputError(
+                f"AutoAttack has no {self.only}; choose {', '.join(CLASSES)}{nearest(self.only, [*CLASSES])}"
+            )
+        whole(self.queries, "queries")
         try:
             self.version = version("pyautoattack")
         except ImportError:
@@ -48,13 +57,32 @@ class AutoAttack:
             "version": self.version,
         }
 
+    def check(self, shape: Sequence[int]) -> None:
+        """Raises InputError for images of a shape (..., h, w) that the authors' code cannot attack.
+
+        In l2 Square starts from tiles of a fifth of the height, set off from the edge. They have to fit.
+        """
+        if self.threat.norm != "l2" or self.only not in (None, "square"):
+            return
+        height, width = shape[-2:]
+        tile = height // 5
+        # A tile of one pixel may stand outside the image, where an empty slice takes it; a larger one may not.
+        if tile == 0 or (tile > 1 and width >= tile and height % 5 // 2 > min(height % tile, width % tile)):
+            raise InputError(
+                f"Square in l2, which AutoAttack includes, fails on images of {height}x{width} pixels; "
+                f"leave this attack out, or pad the images to a height of {5 * -(-height // 5)}"
+            )
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """The examples it breaks as it broke them, the others as they were."""
+        """The examples it breaks as it broke them, the others as they were. Raises InputError where it cannot work."""
         import pyautoattack  # only where it is asked for
 
+        self.check(x.shape)
         logging.getLogger("auto-attack").setLevel(logging.WARNING)
         with undisturbed(model), torch.no_grad():
             classes = model(x[:1]).shape[1]
+        if self.only and classes < CLASSES[self.only]:
+            raise InputError(f"{self.only} needs {CLASSES[self.only]} classes, and the network has {classes}")
         parts = [self.only] if self.only else ["apgd-ce", "fab-t", "square"] if classes < 4 else None
         choice = {"version": "custom", "attacks": parts} if parts else {"version": "standard"}
         norm = {"linf": "Linf", "l2": "L2"}[self.threat.norm]

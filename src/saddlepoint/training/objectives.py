@@ -6,8 +6,9 @@ makes the examples and returns L on them; the loop around it is the same for all
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,28 @@ class Objective(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Losses (n,) and logits (n, classes). `progress` runs from 0 to 1 over the training."""
         ...
+
+
+def checked(returned: Any, n: int, classes: int) -> tuple[Tensor, Tensor]:
+    """What an objective returned for `n` images: losses (n,) and logits (n, classes).
+
+    Raises InputError for anything else. The mean of the losses, say, would train at an n-th of the rate.
+    """
+    expected = f"expected losses of shape ({n},) and logits of shape ({n}, {classes})"
+    parts = returned if isinstance(returned, tuple | list) else [returned]
+    if [tuple(each.shape) if isinstance(each, Tensor) else None for each in parts] != [(n,), (n, classes)]:
+        found = " and ".join(map(_described, parts)) or "nothing"
+        raise InputError(f"training.objective returned {found}; {expected}")
+    losses, logits = parts
+    if not losses.requires_grad:
+        raise InputError("training.objective returned losses without a gradient; leave out detach() and no_grad()")
+    return losses, logits
+
+
+def _described(returned: object) -> str:
+    if isinstance(returned, Tensor):
+        return f"a tensor of shape {tuple(returned.shape)}"
+    return "nothing" if returned is None else f"a {type(returned).__name__}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +73,7 @@ class Adversarial:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < 1:
+        if not isinstance(self.warmup, int | float) or not 0 <= self.warmup < 1:
             raise InputError(f"recipe.warmup={self.warmup}; expected at least 0 and below 1")
         if self.attack.restarts != 1:
             raise InputError(f"attack.restarts={self.attack.restarts}; training makes its examples from one start")
@@ -78,6 +101,11 @@ class Trades(Adversarial):
     """
 
     beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.beta, int | float) or not 0 <= self.beta < math.inf:
+            raise InputError(f"training.objective.beta={self.beta}; expected a number of at least 0, such as 6")
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float

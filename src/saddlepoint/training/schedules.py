@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 from saddlepoint.errors import InputError
+
+Schedule = Callable[[float], float]
+
+EXAMPLE = "{_target_: saddlepoint.training.schedules.Constant, peak: 0.001}"
+
+
+def finite(value: object) -> bool:
+    """Whether it is a finite number, and neither true nor false."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def checked(schedule: Any) -> Schedule:
+    """The schedule, tried at progress 0, 0.5 and 1.
+
+    Raises InputError unless it returns a finite rate of at least 0 for each.
+    """
+    if not callable(schedule):
+        raise InputError(f"recipe.schedule={schedule}; expected a function of progress, such as {EXAMPLE}")
+    for progress in (0.0, 0.5, 1.0):
+        try:
+            rate = schedule(progress)
+        except Exception as error:  # noqa: BLE001 (whatever somebody's function raises)
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"recipe.schedule fails at progress {progress} ({text})") from None
+        if not finite(rate) or rate < 0:
+            raise InputError(f"recipe.schedule is {rate} at progress {progress}; expected a finite rate of at least 0")
+    known: Schedule = schedule
+    return known
 
 
 @dataclass(frozen=True)
@@ -15,7 +46,7 @@ class Peaked:
     peak: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.peak, int | float) or not 0 <= self.peak < math.inf:
+        if not finite(self.peak) or self.peak < 0:
             raise InputError(f"recipe.schedule.peak={self.peak}; expected a number of at least 0, such as 1e-3")
 
 
@@ -34,6 +65,13 @@ class Steps(Peaked):
     at: tuple[float, ...]
     factor: float = 0.1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.at, list | tuple) or not all(finite(point) and 0 < point < 1 for point in self.at):
+            raise InputError(f"recipe.schedule.at={self.at}; expected numbers between 0 and 1, such as [0.5,0.75]")
+        if not finite(self.factor) or self.factor <= 0:
+            raise InputError(f"recipe.schedule.factor={self.factor}; expected a number above 0, such as 0.1")
+
     def __call__(self, progress: float) -> float:
         return self.peak * self.factor ** sum(progress >= point for point in self.at)
 
@@ -46,7 +84,7 @@ class OneCycle(Peaked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.rise < 1:
+        if not finite(self.rise) or not 0 <= self.rise < 1:
             raise InputError(f"recipe.schedule.rise={self.rise}; expected at least 0 and below 1")
 
     def __call__(self, progress: float) -> float:
