@@ -17,19 +17,10 @@ from omegaconf import DictConfig
 
 from saddlepoint.adopt import check
 from saddlepoint.cli import entry
-from saddlepoint.config import (
-    build,
-    claim,
-    definition,
-    load_network,
-    new_network,
-    next_command,
-    overwrites,
-    own_networks,
-    run_directory,
-)
 from saddlepoint.errors import InputError
+from saddlepoint.lab import next_command
 from saddlepoint.results import sha256
+from saddlepoint.runs import Run, build
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training import Recipe, Trainer
 from saddlepoint.training.static import replaced
@@ -39,12 +30,12 @@ log = logging.getLogger("train")
 
 @entry("train")
 def main(cfg: DictConfig) -> None:
-    directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
-    overwrite, defined = overwrites(cfg), definition(cfg)
+    run = Run.current(cfg)
+    directory, overwrite, defined = run.directory, run.overwrites(), run.definition
     runtime: Runtime = build(cfg.runtime)
     if runtime.processes.first:
         logging.getLogger().setLevel(cfg.logger.level)
-    model = new_network(cfg).to(runtime.torch_device)
+    model = run.network().to(runtime.torch_device)
     objective, monitor, tracker = build(cfg.training.objective), build(cfg.monitor), build(cfg.logger.tracker)
     if runtime.processes.first:
         build(cfg.dataset.data)  # one process downloads what is missing, before the others look
@@ -57,10 +48,10 @@ def main(cfg: DictConfig) -> None:
             check(model, data.train.take(2).resized(size).images(slice(None)), data.classes)
         except InputError as error:
             raise InputError(f"recipe.grow={recipe.grow}: {error}") from None
-    if "source" in cfg.training:  # examples made once, before the training
-        source = run_directory(cfg, cfg.model.name, cfg.training.source, cfg.seed)
-        network = load_network(source, "last", runtime.torch_device, own_networks())
-        defined["training"]["source_sha256"] = sha256(source.weights("last"))
+    source = run.source()
+    if source:  # examples made once, before the training
+        network = source.load("last", runtime.torch_device)
+        defined["training"]["source_sha256"] = sha256(source.directory.weights("last"))
         if overwrite or not directory.finished:
             noise = generator(cfg.seed, "static", runtime.torch_device)
             data = replace(data, train=replaced(data.train, network, build(cfg.attack), noise))
@@ -83,7 +74,7 @@ def main(cfg: DictConfig) -> None:
     processes = runtime.processes
     with directory.hold() if processes.first else nullcontext():
         if processes.first:
-            claim(directory, defined, overwrite)
+            run.claim(defined, overwrite)
         if processes.gather(directory.finished)[0]:  # the others wait for the directory to be claimed, and do alike
             directory.discard_states()  # where it was killed between the two
             log.info("%s is finished; overwrite=true trains it again\n%s", directory.path, measure)

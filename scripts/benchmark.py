@@ -36,7 +36,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import build
 from saddlepoint.data import Batches, Data, Split, load
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.models import CNN
@@ -44,6 +43,7 @@ from saddlepoint.report.charts import print_figure
 from saddlepoint.report.speed import attack_speed
 from saddlepoint.report.table import Table
 from saddlepoint.results import write_json
+from saddlepoint.runs import build
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
 from saddlepoint.threat import Threat
 from saddlepoint.tracking import Tracker

@@ -14,17 +14,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import CONFIGS, alone, build, refuse_choices, report, this_command, typed_for_training
 from saddlepoint.errors import InputError
 from saddlepoint.jobs import die_with_parent
+from saddlepoint.lab import Lab
 from saddlepoint.report.tables import cost_table
 from saddlepoint.results import read_json
-from saddlepoint.runtime import Runtime
+from saddlepoint.runs import CONFIGS, build, compose, for_training, typed
 from saddlepoint.threat import parse_number
 from saddlepoint.training import Recipe
 
@@ -34,7 +33,7 @@ log = logging.getLogger("cost_table")
 def settings(model: str, training: str, recipe: str) -> list[str]:
     """Of train.py: what was typed here, but for changes to another recipe than this."""
     kept, own = [], recipe == chosen_recipe()
-    for each in typed_for_training():
+    for each in for_training(typed()):
         key = each.lstrip("+~").split("=")[0]
         said_below = key.split(".")[0] in ("logger", "output_dir") or key == "recipe"
         if not said_below and (own or not key.startswith("recipe.")):
@@ -48,7 +47,7 @@ def chosen_recipe() -> str:
 
 def composed(arguments: list[str]) -> DictConfig:
     """The configuration that train.py makes of them."""
-    return hydra.compose("train", [each for each in arguments if not each.startswith("--")])
+    return compose("train", [each for each in arguments if not each.startswith("--")])
 
 
 def few_steps(arguments: list[str], steps: int) -> tuple[float, dict[str, Any]]:
@@ -71,7 +70,7 @@ def few_steps(arguments: list[str], steps: int) -> tuple[float, dict[str, Any]]:
     return steps * summary["batch_size"] / summary["images_per_second"], summary
 
 
-def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -> dict[str, Any]:
+def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> dict[str, Any]:
     """One row. The difference between two trainings is timed, so that neither their start nor their end counts."""
     arguments = settings(model, training, recipe)
     log.info("timing training=%s model=%s recipe=%s", training, model, recipe)
@@ -79,7 +78,7 @@ def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -
     planned: Recipe = build(composed(arguments).trainer)
     batch_size, per_epoch = planned.batch_size, images // planned.batch_size
     steps = planned.number_of_steps(per_epoch)
-    wanted = parse_number(cfg.report.cost.seconds, "report.cost.seconds")
+    wanted = parse_number(lab.cfg.report.cost.seconds, "report.cost.seconds")
     took, timed = 0.0, 1
     while True:
         end, summary = few_steps(arguments, 1 + timed)
@@ -92,7 +91,7 @@ def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -
         raise InputError(f"{timed} steps took no time beside a training's start; choose a longer training")
     step = took / timed
     return {
-        "dataset": cfg.dataset.name,
+        "dataset": lab.cfg.dataset.name,
         "training": training,
         "model": model,
         "recipe": recipe,
@@ -106,30 +105,28 @@ def cost(cfg: DictConfig, model: str, training: str, recipe: str, images: int) -
         "hours": steps * step / 3600,
         "peak_memory_mib": summary["peak_memory_mib"],
         "steps_timed": timed,
-        "command": this_command(),
+        "command": lab.command,
     }
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    refuse_choices(cfg)
+    lab = Lab(cfg)
     if not cfg.models or not cfg.trainings:
         raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
     for training in cfg.trainings:
         made_once = composed(settings(cfg.models[0], training, chosen_recipe())).training.get("source")
         if made_once:
             raise InputError(f"training={training} learns as {made_once} does, on examples made once; leave it out")
-    runtime: Runtime = build(cfg.runtime)
-    images, recipes = len(build(cfg.dataset.data).train), dict.fromkeys([chosen_recipe(), "paper"])
+    images, recipes = len(lab.data.train), dict.fromkeys([chosen_recipe(), "paper"])
     rows = [
-        cost(cfg, model, training, recipe, images)
+        cost(lab, model, training, recipe, images)
         for training in cfg.trainings
         for model in cfg.models
         for recipe in recipes
     ]
-    with report(cfg) as out:
-        out.table(f"cost-{runtime.torch_device.type}", cost_table(rows, dataset=cfg.dataset.name))
+    with lab.report() as out:
+        out.table(f"cost-{lab.runtime.torch_device.type}", cost_table(rows, dataset=cfg.dataset.name))
 
 
 if __name__ == "__main__":

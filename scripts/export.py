@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.cli import entry
-from saddlepoint.config import alone, build, subjects, test_images
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
+from saddlepoint.lab import Lab
 from saddlepoint.results import write_atomically
 from saddlepoint.runtime import generator
 
@@ -200,11 +200,11 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    alone(cfg)
-    settings, (split, total) = cfg.evaluation, test_images(cfg)
+    lab, settings = Lab(cfg), cfg.evaluation
+    split, total = lab.test_images, lab.total
     part = "" if len(split) == total else f"-first{len(split)}"
-    attacks = {name: build(attack) for name, attack in settings.attacks.items() if attack is not None}
-    networks = list(subjects(cfg, cfg.models, cfg.trainings))
+    attacks = {name: lab.pgd(name) for name in settings.attacks if name != "natural"}
+    networks = list(lab.subjects(cfg.models, cfg.trainings))
     if not networks:
         raise InputError("nothing to export; train a network first: python train.py --help")
     for subject in networks:

@@ -15,9 +15,10 @@ from omegaconf import DictConfig
 
 from saddlepoint.adopt import check, check_range, load_weights
 from saddlepoint.cli import entry
-from saddlepoint.config import build, claim, definition, new_network, next_command, overwrites, run_directory
 from saddlepoint.errors import InputError
+from saddlepoint.lab import next_command
 from saddlepoint.results import sha256
+from saddlepoint.runs import Run, build
 from saddlepoint.runtime import Runtime, provenance
 from saddlepoint.training.checkpoint import write_weights
 
@@ -26,10 +27,10 @@ log = logging.getLogger("import_network")
 
 @entry("import_network")
 def main(cfg: DictConfig) -> None:
-    directory = run_directory(cfg, cfg.model.name, cfg.training.name, cfg.seed)
-    overwrite, defined, weights = overwrites(cfg), definition(cfg), Path(cfg.weights)
+    run, weights = Run.current(cfg), Path(str(cfg.weights)).expanduser()
+    directory, overwrite, defined = run.directory, run.overwrites(), run.definition
     runtime: Runtime = build(cfg.runtime)
-    model = new_network(cfg)
+    model = run.network()
     load_weights(model, weights)
     model.to(runtime.torch_device).eval()
     data = build(cfg.dataset.data).to(runtime.torch_device)
@@ -43,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     with directory.hold():
         if directory.finished and not overwrite:
             raise InputError(f"{directory.path} holds a run already; overwrite=true replaces it, seed=1 goes beside it")
-        claim(directory, defined, overwrite)
+        run.claim(defined, overwrite)
         source = {"weights": str(weights), "weights_sha256": sha256(weights)}
         for checkpoint in ("last", "best"):  # which are one here
             write_weights(directory.weights(checkpoint), model, {**metadata, "checkpoint": checkpoint})

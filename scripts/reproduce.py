@@ -18,9 +18,10 @@ import time
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.config import CONFIGS, build, refuse_choices, report_folder, typed, typed_for_training
 from saddlepoint.errors import InputError, whole
 from saddlepoint.jobs import Training, die_with_parent, spread, train
+from saddlepoint.lab import Lab
+from saddlepoint.runs import CONFIGS, for_training, typed
 
 log = logging.getLogger("reproduce")
 
@@ -60,33 +61,30 @@ def run(script: str, *arguments: str) -> None:
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    refuse_choices(cfg)  # before the hours, not after
+    lab = Lab(cfg)  # before the hours, not after
     started = time.monotonic()
     whole(cfg.seeds, "seeds")
     if not cfg.models or not cfg.trainings:
         raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
-    build(cfg.dataset.data)  # before anything starts: the data are there, or are downloaded once
-    settings = typed_for_training()
+    lab.data  # noqa: B018 before anything starts: the data are there, or are downloaded once
+    settings = for_training(typed())
     plan = [
         Training(
-            cfg,
-            model,
-            training,
-            seed,
+            lab.run(model, training, seed),
             [*settings, f"model={model}", f"training={training}", f"seed={seed}"],
-            source="standard" if training == "static" else None,  # its examples are those of that network
+            source=lab.run(model, "standard", seed) if training == "static" else None,  # whose examples it learns
         )
         for model, training, seed in networks(cfg)
     ]
     missing = [each for each in plan if not each.directory.finished]
-    jobs, threads, gpus = spread(cfg, cfg.jobs, len(missing))
+    jobs, threads, gpus = spread(lab.runtime, cfg.jobs, len(missing))
     log.info("training %d of %d networks, %d at a time", len(missing), len(plan), jobs)
     train(missing, jobs, threads, gpus)
     for script in (*(EXTRAS if cfg.extras else ()), *REPORTS):
         passed_on = [o for o in typed() if o.split("=")[0] not in ("jobs", "extras")]
         run(script, *passed_on)
-    run("report", str(report_folder(cfg)))
-    log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, report_folder(cfg))
+    run("report", str(lab.folder))
+    log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, lab.folder)
     log.info("Networks, histories and results: %s", plan[0].directory.path.parent.parent)
 
 

@@ -32,12 +32,12 @@ from tqdm import tqdm
 
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.config import build
 from saddlepoint.data import load
 from saddlepoint.losses import CrossEntropy, Loss, Margin
 from saddlepoint.models import CNN
 from saddlepoint.report.table import Table
 from saddlepoint.results import Unfinished, read_json, write_json
+from saddlepoint.runs import build
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
 from saddlepoint.threat import Threat
 

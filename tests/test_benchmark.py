@@ -12,8 +12,8 @@ from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from saddlepoint.config import CONFIGS
 from saddlepoint.models import CNN, ResNet
+from saddlepoint.runs import CONFIGS
 from saddlepoint.runtime import Runtime
 
 

@@ -12,9 +12,9 @@ from command_line import TINY, Outcome, run
 from omegaconf import OmegaConf
 
 from saddlepoint.cli import _memory
-from saddlepoint.config import CONFIGS
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.subject import Subject
+from saddlepoint.runs import CONFIGS
 from saddlepoint.training.trainer import Trainer
 
 Run = Callable[..., Outcome]

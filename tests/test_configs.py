@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
-from saddlepoint.config import CONFIGS, build, definition
+from saddlepoint.runs import CONFIGS, build
 from saddlepoint.training import Monitor
 
 

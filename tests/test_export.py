@@ -14,8 +14,8 @@ import pytest
 import torch
 from command_line import TINY, Outcome, load_script, run
 from omegaconf import OmegaConf
-
 from saddlepoint.config import build, load_network
+
 from saddlepoint.data import load
 from saddlepoint.errors import InputError
 from saddlepoint.results import read_json

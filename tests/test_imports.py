@@ -58,8 +58,7 @@ def test_only_tracking_imports_wandb() -> None:
 
 
 def test_few_know_hydra() -> None:
-    assert users("hydra") == {"saddlepoint.config", "saddlepoint.cli"}
-    assert users("omegaconf") == {"saddlepoint.config", "saddlepoint.cli", "saddlepoint.jobs"}
+    assert users("hydra") == users("omegaconf") == {"saddlepoint.runs", "saddlepoint.lab", "saddlepoint.cli"}
 
 
 def test_only_runtime_imports_torch_distributed() -> None:
@@ -78,12 +77,12 @@ def test_results_and_report_need_neither_torch_nor_hydra(name: str) -> None:
     [
         ("saddlepoint.threat", ["attacks", "models", "data", "evaluation", "training", "runtime"]),
         ("saddlepoint.losses", ["attacks", "models", "data", "evaluation", "training", "runtime"]),
-        ("saddlepoint.attacks", ["models", "data", "evaluation", "training", "runtime", "config"]),
-        ("saddlepoint.models", ["attacks", "data", "evaluation", "training", "threat", "config"]),
-        ("saddlepoint.data", ["attacks", "models", "evaluation", "training", "threat", "config"]),
-        ("saddlepoint.training.objectives", ["evaluation", "data", "config", "tracking"]),
-        ("saddlepoint.evaluation.robustness", ["training", "models", "config", "tracking"]),
-        ("saddlepoint.training.trainer", ["config", "cli", "report", "models"]),
+        ("saddlepoint.attacks", ["models", "data", "evaluation", "training", "runtime", "runs", "lab"]),
+        ("saddlepoint.models", ["attacks", "data", "evaluation", "training", "threat", "runs", "lab"]),
+        ("saddlepoint.data", ["attacks", "models", "evaluation", "training", "threat", "runs", "lab"]),
+        ("saddlepoint.training.objectives", ["evaluation", "data", "runs", "lab", "tracking"]),
+        ("saddlepoint.evaluation.robustness", ["training", "models", "runs", "lab", "tracking"]),
+        ("saddlepoint.training.trainer", ["runs", "lab", "cli", "report", "models"]),
     ],
 )
 def test_imports_run_one_way(lower: str, uppers: list[str]) -> None:

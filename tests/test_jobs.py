@@ -12,9 +12,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from saddlepoint import jobs
-from saddlepoint.config import CONFIGS
 from saddlepoint.errors import InputError
 from saddlepoint.jobs import Training, spread, train
+from saddlepoint.runs import CONFIGS
 from saddlepoint.runtime import Runtime, visible_gpus
 from saddlepoint.training.checkpoint import RunDirectory
 

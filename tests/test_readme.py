@@ -13,7 +13,7 @@ from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from saddlepoint.config import CONFIGS
+from saddlepoint.runs import CONFIGS
 
 UPDATE = load_script("scripts/update_readme.py")
 PAGES = {page: (ROOT / page).read_text() for page in UPDATE.PAGES}

@@ -12,8 +12,8 @@ import pytest
 from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 
-from saddlepoint.config import CONFIGS
 from saddlepoint.errors import InputError
+from saddlepoint.runs import CONFIGS
 
 
 def test_one_model_chosen_is_the_only_one_trained() -> None:

@@ -29,9 +29,10 @@ class Parallel(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         # Only now: Hydra imports this file for every command of its environment.
-        from saddlepoint.config import next_command, typed
         from saddlepoint.errors import InputError
         from saddlepoint.jobs import Training, spread, train
+        from saddlepoint.lab import next_command
+        from saddlepoint.runs import Run, build, typed
 
         setup_globals()
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
@@ -43,15 +44,14 @@ class Parallel(Launcher):
         runs: dict[str, list[str]] = {"models": [], "trainings": []}
         seeds = 1
         for overrides in job_overrides:
-            cfg = self.loader.load_sweep_config(self.config, list(overrides))
-            HydraConfig.instance().set_config(cfg)  # a run's directory tells what was overridden
+            run = Run(self.loader.load_sweep_config(self.config, list(overrides)))
+            cfg = run.config
             runs["models"].append(cfg.model.name)
             runs["trainings"].append(cfg.training.name)
-            names = cfg.model.name, cfg.training.name, cfg.seed
-            plan.append(Training(cfg, *names, [*brought, *overrides], cfg.training.get("source")))
+            plan.append(Training(run, [*brought, *overrides], run.source()))
             seeds = max(seeds, cfg.seed + 1)
         # Finished ones too: train.py sees whether they are what is asked for, or to be made again.
-        jobs, threads, gpus = spread(cfg, self.jobs, len(plan))
+        jobs, threads, gpus = spread(build(cfg.runtime), self.jobs, len(plan))
         log.info("training %d networks, %d at a time", len(plan), jobs)
         train(plan, jobs, threads, gpus, keep_going=True)
         chosen = (f"{name}=[{','.join(dict.fromkeys(found))}]" for name, found in runs.items())

@@ -22,8 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saddlepoint.config import CONFIGS, one_line
 from saddlepoint.errors import InputError, Stopped, nearest
+from saddlepoint.runs import CONFIGS, one_line
 from saddlepoint.runtime import STOPS, part
 
 log = logging.getLogger(__name__)

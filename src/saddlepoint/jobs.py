@@ -12,12 +12,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from omegaconf import DictConfig
 from tqdm import tqdm
 
-from saddlepoint.config import CONFIGS, build, run_directory
 from saddlepoint.errors import InputError, whole
 from saddlepoint.results import read_csv
+from saddlepoint.runs import CONFIGS, Run
 from saddlepoint.runtime import Runtime, duration, visible_gpus
 
 log = logging.getLogger(__name__)
@@ -27,29 +26,21 @@ class Training:
     """One train.py in a process of its own; what it prints goes to train.log in the run directory.
 
     Args:
-        cfg: where runs lie, and the recipe.
+        run: what it trains.
         settings: its overrides, and --config-dir.
-        source: the training, of the same model and seed, whose network it needs.
+        source: the run whose network it needs.
     """
 
-    def __init__(
-        self,
-        cfg: DictConfig,
-        model: str,
-        training: str,
-        seed: int,
-        settings: Sequence[str],
-        source: str | None = None,
-    ) -> None:
-        self.directory = run_directory(cfg, model, training, seed)
+    def __init__(self, run: Run, settings: Sequence[str], source: Run | None = None) -> None:
+        self.directory, recipe = run.directory, run.config.recipe
         # A sweep may be written in a config file: this is one job of it.
         self.command = ["train.py", *settings, "hydra.mode=RUN"]
         # Forward and backward passes an example, the unit in which the progress bar counts; train.py refuses nonsense.
-        steps = cfg.recipe.attack.steps if isinstance(cfg.recipe.attack.steps, int) else 1
+        steps = recipe.attack.steps if isinstance(recipe.attack.steps, int) else 1
         passes = {"standard": 1, "static": 1, "fgsm": 2, "fgsm_rs": 2, "trades": 3 + steps}
-        self.cost = passes.get(training, 1 + steps)
-        self.after = run_directory(cfg, model, source, seed).path if source else None
-        self.evaluations = cfg.recipe.evaluations
+        self.cost = passes.get(str(run.config.training.name), 1 + steps)
+        self.after = source.directory.path if source else None
+        self.evaluations = recipe.evaluations
         self.gpu: str | None = None
         self.failure: str | None = None  # why it failed
 
@@ -102,20 +93,19 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
-def spread(cfg: DictConfig, jobs: int | None, trainings: int) -> tuple[int, int | None, list[str]]:
+def spread(runtime: Runtime, jobs: int | None, trainings: int) -> tuple[int, int | None, list[str]]:
     """How many trainings at a time (for None one a GPU, or one a CPU core), the threads of each, and the GPUs."""
-    runtime: Runtime = build(cfg.runtime)
     if runtime.processes.count > 1:
         raise InputError("each training is a process of its own here; start it without torchrun")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     on_gpu = runtime.torch_device.type == "cuda"
     # A device that the user numbered, such as cuda:1, is where everything goes.
-    gpus = visible_gpus() if on_gpu and cfg.runtime.device in ("auto", "cuda") else []
+    gpus = visible_gpus() if on_gpu and runtime.torch_device.index in (None, 0) else []
     if jobs is None:
         jobs = max(1, len(gpus)) if on_gpu else cores
     whole(jobs, "jobs")
     jobs = max(1, min(jobs, trainings))
-    return jobs, None if on_gpu or cfg.runtime.threads is not None else max(1, cores // jobs), gpus
+    return jobs, None if on_gpu or runtime.threads is not None else max(1, cores // jobs), gpus
 
 
 def train(plan: Sequence[Training], jobs: int, threads: int | None, gpus: list[str], keep_going: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,11 +18,10 @@ from saddlepoint.data import Data, Split, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report.folder import Report, for_any_script
-from saddlepoint.results import Result
+from saddlepoint.results import Result, canonical
 from saddlepoint.runs import (
     Run,
     build,
-    canonical,
     chosen,
     command,
     config_folders,
@@ -41,9 +39,10 @@ from saddlepoint.training.checkpoint import CHECKPOINTS
 
 log = logging.getLogger(__name__)
 
-# Settings that change how many numbers there are, and none of the numbers: the paper's stand beside them.
-AMOUNTS = r"(models|trainings|seeds|jobs|extras|landscape\..*|evaluation\.(?!attacks).*|report\.(?!sources|epsilon\.(steps|queries)).*)$"
-# Of these, what a report is not named after: more seeds refine it, and parts and checkpoints have files of their own.
+# Settings of the scripts; those that change a measurement itself begin like the latter.
+SCRIPTS = ("models", "trainings", "seeds", "jobs", "extras", "landscape", "evaluation", "report")
+TELLING = ("report.sources", "report.epsilon.steps", "report.epsilon.queries")
+# What a report is not named after: more seeds refine it, and parts and checkpoints have files of their own.
 UNNAMED = ("seeds", "jobs", "extras", "evaluation.examples", "evaluation.checkpoint")
 
 
@@ -139,7 +138,7 @@ class Lab:
     def subjects(
         self, models: Sequence[str], trainings: Sequence[str], seeds: int | None = None, checkpoint: str | None = None
     ) -> Iterator[Subject]:
-        """Every finished run of these models and trainings in the first `seeds` (as configured); says what is missing."""
+        """Finished runs of these models and trainings in the first `seeds` (as configured); says which are missing."""
         for name, values in (("models", models), ("trainings", trainings)):
             if isinstance(values, str):
                 raise InputError(f"{name}={values}; expected a list such as [{values}]")
@@ -184,7 +183,7 @@ class Lab:
         """Whether the paper's numbers belong beside these: what trains and what attacks is as our files have it."""
         choices = chosen(Run.current(self.cfg).config)
         ours = all(shipped(group, choices.get(group)) for group in ("experiment", "evaluation", "report"))
-        return ours and all(re.match(AMOUNTS, key) for key in self.differences)
+        return ours and all(key.split(".")[0] in SCRIPTS and not key.startswith(TELLING) for key in self.differences)
 
     @cached_property
     def folder(self) -> Path:
@@ -198,7 +197,8 @@ class Lab:
         kept = [
             each
             for each in typed()
-            if (key := each.lstrip("+~").split("=")[0]) not in UNNAMED and key.split(".")[0] not in ("logger", "runtime")
+            if (key := each.lstrip("+~").split("=")[0]) not in UNNAMED
+            and key.split(".")[0] not in ("logger", "runtime")
         ]
         return Report(self.folder, self.command, build(self.cfg.logger.tracker), definition, kept)
 

@@ -17,6 +17,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +101,47 @@ def sha256(path: Path) -> str:
         raise InputError(f"cannot read {path} ({error.strerror}); train it again with overwrite=true") from None
 
 
+def as_number(value: object) -> float | None:
+    """The number that a plain value or a text such as "8/255" is; None if it is none. Booleans are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(Fraction(value)) if isinstance(value, str) else float(value)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return None
+
+
+def canonical(value: Any) -> Any:
+    """Plain data with every number, written 0.25, 2.5e-1 or 4/16, as the same float."""
+    if isinstance(value, Mapping):
+        return {str(key): canonical(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(each) for each in value]
+    number = as_number(value)
+    return value if number is None else number
+
+
+def digest(value: Mapping[str, Any], digits: int = 6) -> str:
+    """The first hexadecimal digits of the SHA-256 of plain data, the same however numbers are written."""
+    text = json.dumps(canonical(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
 def measured(path: Path, key: Mapping[str, Any], measure: Callable[[], Result], write: bool = True) -> Result:
-    """The result at `path` if it answers this key, else measure it and, unless told otherwise, write it there."""
-    key = json.loads(json.dumps(key))  # as it will be read back
+    """The result at `path`, else measure it and, unless told otherwise, write it there.
+
+    Raises InputError if the file there was changed since it was written, or answers another key.
+    """
     if path.exists():
         result = read_json(path)
-        if result.get("key") == key:
-            return result
-    result = {"key": key, **measure()}
+        seal = result.pop("sha256", None)
+        if canonical(result.get("key")) != canonical(key) or seal != digest(result, 64):
+            raise InputError(f"{path} was changed after it was measured; delete it to have it measured again")
+        return result
+    result = json.loads(json.dumps({"key": key, **measure()}))  # as it will be read back
     if write:
-        write_json(path, result)
-    return result
+        write_json(path, {**result, "sha256": digest(result, 64)})
+    return dict(result)
 
 
 class Unfinished:

@@ -30,9 +30,8 @@ from torch import nn
 
 from saddlepoint.data import fingerprint
 from saddlepoint.errors import InputError, whole
-from saddlepoint.results import read_json, sha256, write_atomically, write_json
+from saddlepoint.results import as_number, canonical, read_json, sha256, write_atomically, write_json
 from saddlepoint.runtime import generator
-from saddlepoint.threat import as_number
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
 
 OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
@@ -128,6 +127,7 @@ def differences(config: DictConfig) -> dict[str, Any]:
     }
     if others:
         base = compose(name, [*base_choices, *(f"{group}={choice}" for group, choice in others.items())])
+    found: dict[str, Any] = dict(others)
     ours, usual_ones = _leaves(config), _leaves(base)
     for path in sorted({*ours, *usual_ones}, key=str):
         raw, plain = ours.get(path, ...), usual_ones.get(path, ...)
@@ -137,10 +137,10 @@ def differences(config: DictConfig) -> dict[str, Any]:
         if raw == plain or known or (raw is ... and any(each[: len(path)] == path for each in ours)):
             continue
         if raw is ...:
-            others[f"~{key}"] = None
+            found[f"~{key}"] = None
         elif plain is ... or canonical(_resolved(config, path)) != canonical(_resolved(base, path)):
-            others[key] = _resolved(config, path)
-    return others
+            found[key] = _resolved(config, path)
+    return found
 
 
 def _leaves(config: DictConfig) -> dict[tuple[Any, ...], Any]:
@@ -154,10 +154,8 @@ def _leaves(config: DictConfig) -> dict[tuple[Any, ...], Any]:
         else:
             found[path] = node
 
-    for key in config:
-        if key != "hydra":
-            node = config._get_node(key)
-            walk(OmegaConf.to_container(node) if OmegaConf.is_config(node) else node._value(), (key,))
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    walk(OmegaConf.to_container(own), ())
     return found
 
 
@@ -168,16 +166,6 @@ def _resolved(config: DictConfig, path: Sequence[Any]) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def canonical(value: Any) -> Any:
-    """Plain data with every number, written 0.25, 2.5e-1 or 4/16, as the same float."""
-    if isinstance(value, Mapping):
-        return {str(key): canonical(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [canonical(each) for each in value]
-    number = as_number(value)
-    return value if number is None else number
-
-
 def spelled(differing: Mapping[str, Any]) -> str:
     """Differences as the end of a name, such as ",threat.eps=0.2"; "" for none."""
 
@@ -186,12 +174,14 @@ def spelled(differing: Mapping[str, Any]) -> str:
         if number is not None:
             short = repr(int(number)) if number == int(number) else repr(number)
             return short if len(short) <= 8 or not isinstance(value, str) else value
-        return json.dumps(value) if isinstance(value, dict | list) or value is None else str(value)
+        if isinstance(value, list):
+            return "+".join(map(text, value))
+        return json.dumps(value) if isinstance(value, dict) or value is None else str(value)
 
     def part(key: str, value: Any) -> str:
         return key if key.startswith("~") else f"{key}={text(value)}"
 
-    return "".join("," + re.sub(r"[^\w.=~-]+", "_", part(key, value)).strip("_") for key, value in differing.items())
+    return "".join("," + re.sub(r"[^\w.=~+-]+", "_", part(key, value)) for key, value in differing.items())
 
 
 def shortened(name: str) -> str:
@@ -266,6 +256,14 @@ class Run:
             raise InputError(f"{name} is no name of a directory; a run lies inside output_dir")
         return shortened(name + spelled(differences(config)))
 
+    def source(self) -> Run | None:
+        """The run, of the same model and seed, whose network this training learns from; None for most."""
+        name = self.config.training.get("source")
+        if name is None:
+            return None
+        typed = [each for each in self.config.hydra.overrides.task if each.split("=")[0] != "training"]
+        return Run.of([*map(str, typed), f"training={name}"])
+
     @cached_property
     def directory(self) -> RunDirectory:
         """<output_dir>/<dataset>/<name>/seed<seed>."""
@@ -286,12 +284,10 @@ class Run:
     @property
     def overrides(self) -> list[str]:
         """What makes this run of train.py's defaults: its choices, then what was typed besides."""
-        choices = chosen(self.config)
+        choices, typed = chosen(self.config), [str(each) for each in self.config.hydra.overrides.task]
         named = [f"{key}={choices[key]}" for key in CHOSEN]
-        skipped = {*CHOSEN, *ELSEWHERE, "seed", "experiment" if shipped("experiment", choices.get("experiment")) else ""}
-        typed = [str(each) for each in self.config.hydra.overrides.task]
-        besides = [each for each in typed if _key(each) not in skipped or "." in each.split("=")[0]]
-        besides = [each for each in besides if _key(each) not in ELSEWHERE]
+        said = {*CHOSEN, "seed", *(["experiment"] if shipped("experiment", choices.get("experiment")) else [])}
+        besides = [each for each in typed if each.split("=")[0] not in said and _key(each) not in ELSEWHERE]
         return [*named, *besides, f"seed={self.config.seed}"]
 
     def network(self) -> nn.Module:

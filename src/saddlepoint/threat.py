@@ -23,16 +23,6 @@ def parse_number(value: float | str, name: str) -> float:
     return number
 
 
-def as_number(value: object) -> float | None:
-    """The number that a plain value or a text such as "8/255" is; None if it is none. Booleans are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(Fraction(value)) if isinstance(value, str) else float(value)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        return None
-
-
 def _per_example(values: Tensor, x: Tensor) -> Tensor:
     """Shape (n,) -> (n, 1, 1, ...), to broadcast against x."""
     return values.reshape(-1, *[1] * (x.ndim - 1))

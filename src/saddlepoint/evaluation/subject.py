@@ -16,7 +16,7 @@ from saddlepoint.attacks import Attack
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.robustness import evaluate
-from saddlepoint.results import Result, Unfinished, interval, measured, pack, read_arrays, sha256, write_arrays
+from saddlepoint.results import Result, Unfinished, digest, interval, measured, pack, read_arrays, sha256, write_arrays
 from saddlepoint.runtime import Runtime, provenance
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory
@@ -88,11 +88,8 @@ class Subject:
         """For people: which network this is."""
         return f"{self.directory.path.parent.name} {self.directory.path.name}"
 
-    def measure(self, name: str, key: Mapping[str, Any], compute: Callable[[], Result], part: str = "") -> Result:
-        """`compute`'s result with all it depends on, from its file where that is still true, and that file's name.
-
-        `part` names the part of the images it is on, which then has a file of its own beside the whole's.
-        """
+    def measure(self, name: str, key: Mapping[str, Any], compute: Callable[[], Result]) -> Result:
+        """`compute`'s result with all it depends on, from the file of its key if there is one, and that file's name."""
 
         def timed() -> Result:
             log.info("measuring %s of %s", name, self.label)
@@ -110,12 +107,13 @@ class Subject:
 
         # A meeting point: every process looks for the result before the first one can write it.
         self.runtime.processes.gather(None)
-        path = self._file(name, part)
+        path = self._file(name, key)
         result = measured(path, self._key(name, key), timed, write=self.runtime.processes.first)
         return {**result, "file": str(path.relative_to(self.directory.path.parents[1]))}
 
-    def _file(self, name: str, part: str) -> Path:
-        return self.directory.results / f"{self.checkpoint}-{name}{part}.json"
+    def _file(self, name: str, key: Mapping[str, Any]) -> Path:
+        """<checkpoint>-<name>-<6 hex digits of the key>.json: another key is another file."""
+        return self.directory.results / f"{self.checkpoint}-{name}-{digest(self._key(name, key))}.json"
 
     def _key(self, name: str, key: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint = {"checkpoint": self.checkpoint, "checkpoint_sha256": self.checkpoint_sha256}
@@ -125,7 +123,7 @@ class Subject:
         self, name: str, key: Mapping[str, Any], compute: Callable[[], tuple[Result, dict[str, np.ndarray]]]
     ) -> tuple[Result, dict[str, np.ndarray]]:
         """As `measure`, for a measurement whose arrays are kept in an .npz beside the JSON."""
-        path = self.directory.results / f"{self.checkpoint}-{name}.npz"
+        path = self._file(name, key).with_suffix(".npz")
         if not path.exists():
             path.with_suffix(".json").unlink(missing_ok=True)
 
@@ -186,10 +184,9 @@ class Subject:
         if source:
             name = f"{name}-from-{source.directory.path.parent.name}-{source.directory.path.name}"
             key["source"] = {"checkpoint": source.checkpoint, "checkpoint_sha256": source.checkpoint_sha256}
-        part = "" if len(split) == total else f"-first{len(split)}"
         processes = self.runtime.processes
-        unfinished = Unfinished(self._file(name, part), self._key(name, key), processes.rank)
-        result = self.measure(name, key, compute, part)
+        unfinished = Unfinished(self._file(name, key), self._key(name, key), processes.rank)
+        result = self.measure(name, key, compute)
         if processes.first:
             unfinished.clear()
         return result

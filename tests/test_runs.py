@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+
+from saddlepoint.data import fingerprint
+from saddlepoint.errors import InputError
+from saddlepoint.models import CNN
+from saddlepoint.results import read_json
+from saddlepoint.runs import (
+    Run,
+    build,
+    compose,
+    difference_between,
+    differences,
+    for_training,
+    load,
+    shortened,
+    spelled,
+)
+from saddlepoint.threat import Threat
+from saddlepoint.training.checkpoint import RunDirectory, write_weights
+
+
+def test_build_makes_the_object_with_what_it_refers_to() -> None:
+    config = OmegaConf.create(
+        {
+            "threat": {"_target_": "saddlepoint.threat.Threat", "norm": "linf", "eps": "8/255"},
+            "attack": {"_target_": "saddlepoint.attacks.PGD", "threat": "${threat}", "steps": 7},
+        }
+    )
+    attack = build(config.attack, restarts=2)
+    assert isinstance(attack.threat, Threat)
+    assert (attack.threat.eps, attack.steps, attack.restarts) == (8 / 255, 7, 2)
+
+
+def test_an_error_of_the_arguments_comes_out_as_itself() -> None:
+    inner = {"_target_": "saddlepoint.threat.Threat", "norm": "linf", "eps": -1}
+    for config in (inner, {"_target_": "saddlepoint.attacks.PGD", "threat": inner, "steps": 1}):
+        with pytest.raises(InputError, match=r"^threat\.eps=-1 is negative"):
+            build(OmegaConf.create(config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"_target_": "saddlepoint.threat.Missing"}, {"_target_": "saddlepoint.threat.Threat", "norms": "linf"}],
+)
+def test_other_errors_are_one_line(config: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as error:
+        build(OmegaConf.create(config))
+    assert "\n" not in str(error.value)
+    assert "saddlepoint.threat" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "simple-pgd"),
+        (["threat.eps=4/16"], "simple-pgd"),  # the default, however it is written
+        (["threat.eps=0.25", "seed=3", "logger=none", "runtime.threads=1", "output_dir=there"], "simple-pgd"),
+        (["experiment=table1"], "wide-pgd"),
+        (["dataset=mnist", "model=wide", "recipe=fast", "training=fgsm"], "wide-fgsm-fast"),
+        (["threat.eps=0.2"], "simple-pgd,threat.eps=0.2"),
+        (["threat.eps=2e-1"], "simple-pgd,threat.eps=0.2"),
+        (["threat.eps=0.20"], "simple-pgd,threat.eps=0.2"),
+        (["threat.eps=2/16"], "simple-pgd,threat.eps=0.125"),
+        (["threat.eps=8/255"], "simple-pgd,threat.eps=8_255"),
+        (["threat=l2", "threat.eps=1.5"], "simple-pgd,threat=l2,threat.eps=1.5"),
+        (["threat=l2", "threat.eps=1"], "simple-pgd,threat=l2"),
+        (["+monitor.batch_size=50"], "simple-pgd,monitor.batch_size=50"),
+        (["recipe.grow={4:0.5,6:3/4}"], "simple-pgd,recipe.grow.4=0.5,recipe.grow.6=0.75"),
+        (["~attack.loss"], "simple-pgd,~attack.loss._target_"),
+        (
+            ["dataset=cifar10", "model=capacity2", "recipe=fast", "recipe.epochs=20", "recipe.weight_decay=5e-4"],
+            "capacity2-pgd-fast,recipe.epochs=20,recipe.weight_decay=0.0005",
+        ),
+    ],
+)
+def test_a_run_is_named_by_its_choices_and_what_differs_from_them(overrides: list[str], name: str) -> None:
+    assert Run.of(overrides).name == name
+
+
+def test_the_same_run_has_one_name_in_every_order_of_typing() -> None:
+    typed = ["recipe.steps=7", "threat.eps=0.1", "recipe.batch_size=10"]
+    assert len({Run.of(list(order)).directory.path for order in itertools.permutations(typed)}) == 1
+
+
+def test_a_long_name_ends_in_a_digest_of_it() -> None:
+    names = [shortened("simple-pgd" + "".join(f",recipe.{letter}={end}" for letter in "abcdefghij")) for end in (1, 2)]
+    assert all(len(name) <= 80 and name.startswith("simple-pgd,recipe.a=") for name in names)
+    assert names[0] != names[1]
+    assert shortened("simple-pgd,threat.eps=0.2") == "simple-pgd,threat.eps=0.2"
+
+
+def test_values_are_spelled_so_that_a_folder_can_have_the_name() -> None:
+    differing = {"models": ["simple", "wide"], "~a.b": None, "c": 0.5, "d": "x/y z", "e": None, "f": 20}
+    assert spelled(differing) == ",models=simple+wide,~a.b,c=0.5,d=x_y_z,e=null,f=20"
+
+
+def test_an_experiment_of_the_users_shows_what_it_changes(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nthreat: {eps: 0.2}\n")
+    assert Run.of(["experiment=mine"], config_dir=tmp_path).name == "simple-pgd,threat.eps=0.2"
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["threat.eps=3/16", "recipe.steps=5"],
+        ["+monitor.batch_size=50", "dataset=mnist", "model=wide"],
+        ["~attack.loss"],
+        ["recipe.grow={4:0.5}"],
+        ["recipe.schedule.peak=1e-2", "training=fgsm", "seed=4"],
+        ["experiment=table1", "recipe=fast"],
+        ["dataset.data.path='a b,c.npz'", "dataset=own", "dataset.name=mine"],
+    ],
+)
+def test_the_overrides_that_a_run_keeps_make_it_again(typed: list[str]) -> None:
+    run = Run.of(typed)
+    again = Run.of(run.overrides)
+    assert (again.name, again.overrides, again.config.seed) == (run.name, run.overrides, run.config.seed)
+    assert {key: again.config[key] for key in ("threat", "recipe", "monitor", "dataset")} == {
+        key: run.config[key] for key in ("threat", "recipe", "monitor", "dataset")
+    }
+
+
+def test_scripts_pass_on_what_a_training_knows() -> None:
+    known = [
+        "dataset=mnist",
+        "threat=l2",
+        "+monitor.batch_size=5",
+        "~attack.loss",
+        "recipe.steps=3",
+        "experiment=table1",
+    ]
+    others = ["models=[wide]", "evaluation.seed=1", "report.methods.model=simple", "seeds=2", "attacks.pgd.steps=3"]
+    assert for_training([*others, *known]) == known
+
+
+def test_data_of_ones_own_are_known_by_their_content(tmp_path: Path) -> None:
+    for name in ("one.npz", "two.npz"):
+        (tmp_path / name).write_bytes(b"the same")
+    made = [
+        Run.of(["dataset=own", "dataset.name=mine", f"dataset.data.path={tmp_path / name}"])
+        for name in ("one.npz", "two.npz")
+    ]
+    assert made[0].definition == made[1].definition
+    assert made[0].definition["dataset"]["data"]["data_sha256"] == fingerprint(paths[0])
+    assert made[0].name == "simple-pgd"
+
+
+@pytest.mark.parametrize(
+    ("override", "setting"),
+    [("output_dir=null", "output_dir"), ("dataset.name=5", "dataset.name"), ("seed=-1", "seed")],
+)
+def test_what_cannot_name_a_directory_is_refused(override: str, setting: str) -> None:
+    with pytest.raises(InputError, match=f"^{setting}="):
+        _ = Run.of([override]).directory
+
+
+def test_difference_names_the_first_setting_that_differs() -> None:
+    stored = {"seed": 0, "threat": {"norm": "linf", "eps": 0.3}, "recipe": {"steps": 5}}
+    wanted = {"seed": 0, "threat": {"norm": "linf", "eps": "8/255"}, "recipe": {"steps": 7}}
+    assert difference_between(stored, wanted) == "threat.eps is 0.3 there and 8/255 here"
+    assert difference_between({"a": 1, "b": 2}, {"a": 1}) == "b is 2 there and None here"
+    assert difference_between({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}) == "a.b is [1, 2] there and [1, 3] here"
+    assert difference_between({"a": {"b": 1}}, {"a": 1}) == "a is {'b': 1} there and 1 here"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.of([f"output_dir={tmp_path}", "threat.eps=0.2"])
+
+
+def test_a_new_directory_is_claimed_and_an_own_one_kept(run: Run) -> None:
+    run.claim(run.definition, overwrite=False)
+    assert yaml.safe_load(run.directory.config.read_text()) == run.definition
+    assert read_json(run.directory.path / "run.json")["overrides"] == run.overrides
+    run.directory.write_state({"step": 5})
+    written = {**run.definition, "threat": {**run.definition["threat"], "eps": "1/5"}}  # the same number
+    run.claim(written, overwrite=False)
+    assert run.directory.read_state() == {"step": 5}
+
+
+def test_a_directory_of_another_configuration_is_refused_and_kept(run: Run) -> None:
+    run.claim({"seed": 0, "threat": {"eps": 0.3}}, overwrite=False)
+    run.directory.finish({"steps": 1})
+    message = r"holds another configuration \(threat\.eps is 0\.3 there and 0\.2 here\).*overwrite=true"
+    with pytest.raises(InputError, match=message):
+        run.claim({"seed": 0, "threat": {"eps": 0.2}}, overwrite=False)
+    assert run.directory.finished
+    assert yaml.safe_load(run.directory.config.read_text())["threat"]["eps"] == 0.3
+
+
+def test_overwriting_starts_from_nothing(run: Run) -> None:
+    run.claim({"seed": 0}, overwrite=False)
+    run.directory.finish({"steps": 1})
+    run.directory.write_state({"step": 5})
+    run.claim({"seed": 1}, overwrite=True)
+    assert not run.directory.finished
+    assert run.directory.read_state() is None
+    assert yaml.safe_load(run.directory.config.read_text()) == {"seed": 1}
+
+
+@pytest.mark.parametrize("content", ["a: [", "\x00", "}"])
+def test_a_damaged_config_is_not_claimed(run: Run, content: str) -> None:
+    run.directory.path.mkdir(parents=True)
+    run.directory.config.write_text(content)
+    with pytest.raises(InputError, match=f"{run.directory.config} is damaged; overwrite=true"):
+        run.claim({"seed": 0}, overwrite=False)
+
+
+def stored(run: Run, trained: CNN, **changes: Any) -> RunDirectory:
+    """What a training of the run leaves, with changes to the stored config of its data."""
+    directory = run.directory
+    directory.path.mkdir(parents=True, exist_ok=True)
+    defined = run.definition
+    directory.config.write_text(yaml.safe_dump({**defined, "dataset": defined["dataset"] | changes}))
+    write_weights(directory.weights("last"), trained, {"dataset": "digits"})
+    return directory
+
+
+@pytest.fixture
+def trained() -> CNN:
+    """As digits' simple network is configured."""
+    return CNN(1, image_size=8, generator=torch.Generator().manual_seed(5))
+
+
+def test_the_network_of_a_run_comes_back_in_eval_mode(run: Run, trained: CNN) -> None:
+    directory, x = stored(run, trained), torch.rand(3, 1, 8, 8)
+    for loaded in (run.load(), load(directory.path)):
+        assert torch.equal(loaded(x), trained(x))
+        assert not loaded.training
+
+
+def test_what_a_run_says_of_its_network_is_compared_and_never_built(run: Run, trained: CNN, tmp_path: Path) -> None:
+    planted = {"_target_": "os.system", "command": f"touch {tmp_path / 'ran'}"}
+    directory = stored(run, trained, network=planted)
+    for loading in (run.load, lambda: load(directory.path)):
+        with pytest.raises(InputError, match=r"holds another network \(dataset\.network\._target_ is os\.system"):
+            loading()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_that_changed_its_network_is_loaded_with_the_same_change(tmp_path: Path) -> None:
+    change = "dataset.network.capacity=3"
+    run = Run.of([f"output_dir={tmp_path}", change])
+    network = CNN(3, image_size=8, generator=torch.Generator().manual_seed(5))
+    directory, x = stored(run, network), torch.rand(2, 1, 8, 8)
+    with pytest.raises(InputError, match=r"another network \(dataset\.network\.capacity is 3 there and 1 here"):
+        load(directory.path)
+    assert torch.equal(load(directory.path, change)(x), network(x))
+
+
+def test_weights_of_another_data_set_are_refused(run: Run, trained: CNN) -> None:
+    directory = stored(run, trained)
+    write_weights(directory.weights("last"), trained, {"dataset": "mnist"})
+    with pytest.raises(InputError, match="was trained on mnist, not digits"):
+        run.load()
+
+
+def test_weights_changed_after_the_training_are_refused(run: Run, trained: CNN) -> None:
+    directory = stored(run, trained)
+    directory.finish({"last_sha256": "0" * 64})
+    with pytest.raises(InputError, match="is not what the training wrote"):
+        run.load()
+
+
+def test_a_missing_run_and_a_missing_checkpoint_are_named(run: Run, trained: CNN) -> None:
+    with pytest.raises(InputError, match=f"no run at {run.directory.path}; train it first"):
+        run.load()
+    with pytest.raises(InputError, match=f"no run at {run.directory.path}"):
+        load(run.directory.path)
+    stored(run, trained)
+    with pytest.raises(InputError, match=r"no checkpoint at .*best\.safetensors"):
+        run.load("best")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["- 1", "dataset: {name: tiny}", "seed: 0", "", "a: [", "dataset: 3", "dataset: {name: tiny, network: null}"],
+)
+def test_what_is_no_config_of_a_run_is_refused(run: Run, content: str) -> None:
+    run.directory.path.mkdir(parents=True)
+    run.directory.config.write_text(content)
+    with pytest.raises(InputError, match=r"config\.yaml is no run's config"):
+        run.load()
+
+
+def test_a_job_that_slurm_starts_again_does_not_overwrite_its_own_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert Run.of(["overwrite=true"]).overwrites() is True
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert Run.of(["overwrite=false"]).overwrites() is False
+    with pytest.raises(InputError, match=r"overwrite=true .* would discard its own state; leave it out"):
+        Run.of(["overwrite=true"]).overwrites()
+
+
+def test_only_differences_of_an_evaluation_are_told(tmp_path: Path) -> None:
+    def told(*overrides: str) -> dict[str, Any]:
+        return differences(compose("evaluate", overrides))
+
+    assert told("dataset=mnist", "recipe=fast", "experiment=table1", "output_dir=x") == {}
+    assert told("evaluation.seed=0", "models=[simple,wide]") == {}  # as it is anyway
+    assert told("evaluation.seed=1", "models=[simple]") == {"evaluation.seed": 1, "models": ["simple"]}
+    assert told("attacks.pgd.steps=100") == {"attacks.pgd.steps": 100}
