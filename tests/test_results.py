@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from saddlepoint.errors import InputError
 from saddlepoint.results import (
+    digest,
     interval,
     measured,
     pack,
@@ -66,7 +68,7 @@ def test_digits_by_hand() -> None:
     assert pack(np.array([1, 1, 1, 1, 0, 0, 0, 0, 1], bool)) == "f080"
 
 
-def test_a_measurement_is_made_once_for_each_key(tmp_path: Path) -> None:
+def test_a_measurement_is_made_once(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def measure() -> dict[str, Any]:
@@ -75,13 +77,31 @@ def test_a_measurement_is_made_once_for_each_key(tmp_path: Path) -> None:
 
     path = tmp_path / "results" / "x.json"
     key = {"steps": 20, "attack": {"eps": "8/255"}, "shape": (1, 2)}
-    assert [measured(path, key, measure)["accuracy"] for _ in range(3)] == [0.1] * 3
-    assert measured(path, {**key, "steps": 40}, measure) == {
-        "key": {"steps": 40, "attack": {"eps": "8/255"}, "shape": [1, 2]},
-        "accuracy": 0.2,
-    }
-    assert measured(path, {**key, "attack": {"eps": "4/255"}}, measure)["accuracy"] == 0.3
-    assert json.loads(path.read_text())["accuracy"] == 0.3
+    expected = {"key": {"steps": 20, "attack": {"eps": "8/255"}, "shape": [1, 2]}, "accuracy": 0.1}
+    assert [measured(path, key, measure) for _ in range(3)] == [expected] * 3
+    assert json.loads(path.read_text())["accuracy"] == 0.1
+
+
+@pytest.mark.parametrize("edit", [{"accuracy": 0.9}, {"key": {"steps": 40}}, {"sha256": "0" * 64}, {"more": 1}])
+def test_a_result_edited_by_hand_is_noticed(tmp_path: Path, edit: dict[str, Any]) -> None:
+    path = tmp_path / "x.json"
+    measured(path, {"steps": 20}, lambda: {"accuracy": 0.1})
+    path.write_text(json.dumps({**json.loads(path.read_text()), **edit}))
+    with pytest.raises(InputError, match=f"{path} was changed after it was measured; delete it"):
+        measured(path, {"steps": 20}, lambda: {"accuracy": 0.2})
+
+
+def test_equal_numbers_have_one_digest_however_they_are_written() -> None:
+    written = [{"eps": "4/16", "steps": 7}, {"steps": 7.0, "eps": 0.25}, {"eps": "2.5e-1", "steps": "7"}]
+    assert len({digest(each) for each in written}) == 1
+    others = [
+        {"eps": "4/15", "steps": 7},
+        {"eps": "0.25", "steps": True},
+        {"eps": None, "steps": 7},
+        {"eps": "quarter"},
+    ]
+    assert len({digest(each) for each in [*written, *others]}) == 5
+    assert digest({}) == hashlib.sha256(b"{}").hexdigest()[:6]
 
 
 def test_a_damaged_result_is_named_and_not_replaced(tmp_path: Path) -> None:

@@ -144,12 +144,10 @@ def test_scripts_pass_on_what_a_training_knows() -> None:
 
 
 def test_data_of_ones_own_are_known_by_their_content(tmp_path: Path) -> None:
-    for name in ("one.npz", "two.npz"):
-        (tmp_path / name).write_bytes(b"the same")
-    made = [
-        Run.of(["dataset=own", "dataset.name=mine", f"dataset.data.path={tmp_path / name}"])
-        for name in ("one.npz", "two.npz")
-    ]
+    paths = [tmp_path / name for name in ("one.npz", "two.npz")]
+    for path in paths:
+        path.write_bytes(b"the same")
+    made = [Run.of(["dataset=own", "dataset.name=mine", f"dataset.data.path={path}"]) for path in paths]
     assert made[0].definition == made[1].definition
     assert made[0].definition["dataset"]["data"]["data_sha256"] == fingerprint(paths[0])
     assert made[0].name == "simple-pgd"

@@ -14,7 +14,7 @@ from saddlepoint.data import Data
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.models import CNN
-from saddlepoint.results import Unfinished, interval, sha256, unpack
+from saddlepoint.results import Unfinished, digest, interval, sha256, unpack
 from saddlepoint.runtime import Runtime
 from saddlepoint.threat import Threat
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
@@ -69,8 +69,10 @@ def test_an_accuracy_holds_all_that_a_table_needs(make: Make, data: Data, networ
         "batch_size": 8,
         "seed": 0,
     }
-    path = subject.directory.path / "results" / "last-pgd.json"
-    assert {**json.loads(path.read_text()), "file": "simple-pgd/seed0/results/last-pgd.json"} == result
+    name = f"last-pgd-{digest(result['key'])}.json"
+    written = json.loads((subject.directory.path / "results" / name).read_text())
+    assert written.pop("sha256") == digest(written, 64)
+    assert {**written, "file": f"simple-pgd/seed0/results/{name}"} == result
     assert subject.label == "simple-pgd seed0"
 
 
@@ -102,14 +104,14 @@ def test_an_interrupted_measurement_goes_on_with_the_batches_that_are_missing(
         accuracy(make(), data, interrupted)
     assert [message[:17] for message in caplog.messages[1:]] == ["1 of 3 batches, 0", "2 of 3 batches, 0"]
     results = make().directory.path / "results"
-    assert [path.name for path in results.iterdir()] == ["last-pgd.unfinished-0.json"]
+    assert [path.suffixes for path in results.iterdir()] == [[".unfinished-0", ".json"]]
     result = accuracy(make(), data, interrupted)
     assert caplog.messages[-1] == "going on after 2 of 3 batches"
     assert Interrupted.calls == 3 + 1  # of three batches two were done
     outcome = evaluate(network, data.test, ATTACK, batch_size=8)
     assert unpack(result["correct"], 20).tolist() == outcome.correct.tolist()
     assert result["loss"] == outcome.loss
-    assert [path.name for path in results.iterdir()] == ["last-pgd.json"]
+    assert [path.suffixes for path in results.iterdir()] == [[".json"]]
 
 
 def test_what_was_done_of_another_measurement_is_not_taken(make: Make, data: Data, interrupted: PGD) -> None:
@@ -156,12 +158,14 @@ def test_what_is_measured_already_loads_no_network(make: Make, data: Data, loads
 @pytest.mark.parametrize(
     "changes", [{"seed": 1}, {"batch_size": 4}, {"attack": None}, {"attack": PGD(Threat("linf", 0.1), steps=3)}]
 )
-def test_another_measurement_is_made_again(
+def test_another_measurement_has_a_file_of_its_own(
     make: Make, data: Data, loads: list[nn.Module], changes: dict[str, Any]
 ) -> None:
     first = accuracy(make(), data)
     assert accuracy(make(), data, **changes)["key"] != first["key"]
+    assert accuracy(make(), data) == first
     assert len(loads) == 2
+    assert len(list(make().directory.results.iterdir())) == 2
 
 
 def test_other_weights_are_measured_again(make: Make, data: Data, network: CNN, loads: list[nn.Module]) -> None:
@@ -185,7 +189,8 @@ def test_arrays_come_back_with_their_result_and_are_measured_once(make: Make) ->
         assert result["median"] == 2
         assert arrays["losses"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert len(calls) == 1
-    (make().directory.results / "last-maxima.npz").unlink()
+    (kept,) = make().directory.results.glob("*.npz")
+    kept.unlink()
     _, arrays = make().measure_arrays("maxima", {"starts": 3}, compute)
     assert arrays["losses"].shape == (2, 3)
     assert len(calls) == 2
