@@ -131,7 +131,7 @@ def load_own(path: str | Path, held_out: float, classes: int, channels: int | No
 def fingerprint(path: str | Path) -> str:
     """SHA-256 of a data set of one's own: the file's, or of names and contents of a folder's files but hidden ones.
 
-    Where the data lie is no part of it. Links are followed. Raises InputError for a file that cannot be read, and for a
+    The path is no part of it. Links are followed. Raises InputError for a file that cannot be read, and for a
     link to a folder that holds the link.
     """
     path, digest = _expanded(path), hashlib.sha256()
