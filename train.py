@@ -82,7 +82,8 @@ def main(cfg: DictConfig) -> None:
         log.info("%s on %s", directory.path, runtime.describe())
         if processes.first:
             tracker.start(directory.path, defined)
-        summary = trainer.fit()
+        with tracker:  # which tells of a failure
+            summary = trainer.fit()
     log.info("finished in %.0f s: wrote %s\n%s", summary["seconds"], directory.path, measure)
 
 

@@ -64,6 +64,7 @@ def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg:
 def main(cfg: DictConfig) -> None:
     lab, settings = Lab(cfg), cfg.report.epsilon
     split = lab.test_images.take(settings.examples)
+    AutoAttack(Threat("l2", 1), only="square").check(split.pixels.shape)  # before linf is measured
     found = list(lab.subjects([settings.model], settings.trainings, seeds=1))
     results = {
         norm: [curve(each, name, norm, split, lab.total, cfg) for each in found for name in ("pgd", "square")]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from command_line import TINY, Outcome, load_script, run
 from omegaconf import OmegaConf
-from saddlepoint.config import build, load_network
+from saddlepoint.runs import build, load
 
 from saddlepoint.data import load
 from saddlepoint.errors import InputError

@@ -32,7 +32,7 @@ SETTINGS = [
     *(f"report.{part}.model=simple" for part in ("diagnostics", "methods")),
     "report.sources.A_prime.model=simple",
     "report.sources.A_nat.model=simple",
-    "report.attacks.square.queries=5",
+    "attacks.square.queries=5",
     "report.at_most.square=6",
     "report.angles.trainings=[standard,pgd]",
     "report.epsilon.linf=[0,2/16]",
@@ -199,12 +199,12 @@ def test_eps_beyond_half_of_the_pixel_range_is_diagnosed_too(command: Command, t
     records = read_json(report(tmp_path, "tables", "diagnostics.json"))["records"]
     (larger,) = (record["numbers"] for record in records if record["name"] == "larger eps")
     assert re.findall(r"eps ([\d.]+)", larger) == ["0.3125", "0.625", "0.9375"]  # and not twice 10/16
-    again = ["report.diagnostics.examples=null", "evaluation.examples=6", "report.attacks.pgd_x20.restarts=3"]
+    again = ["report.diagnostics.examples=null", "evaluation.examples=6", "attacks.pgd_x20.restarts=3"]
     outcome = command("scripts/diagnostics.py", *SETTINGS, *arguments, "trainings=[pgd]", *again)
     assert outcome.status == 0, outcome.err
     table = read_json(report(tmp_path, "tables", "diagnostics.json"))
     assert "first 6 test images" in table["notes"][0]
     (restarts,) = (record["numbers"] for record in table["records"] if record["name"] == "more restarts")
     assert re.findall(r"restarts (\d+)", restarts) == ["1", "3"]
-    outcome = command("scripts/diagnostics.py", *SETTINGS, *arguments, "report.attacks.pgd_x20.restarts=1")
+    outcome = command("scripts/diagnostics.py", *SETTINGS, *arguments, "attacks.pgd_x20.restarts=1")
     assert (outcome.status, "restarts=1; expected more than pgd's 1" in outcome.err) == (2, True)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from saddlepoint.attacks import PGD, Attack
 from saddlepoint.data import Data, Split, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
+from saddlepoint.evaluation.autoattack import AutoAttack
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report.folder import Report, for_any_script
 from saddlepoint.results import Result, canonical
@@ -162,7 +163,10 @@ class Lab:
             raise InputError(f"{source.directory.path} is no independent source for itself; choose another seed for it")
         limits = [limit for limit in (examples, self.cfg.report.at_most.get(name)) if limit is not None]
         part = self.test_images.take(min([len(self.test_images), *limits]))
-        return [self.accuracy(each, name, self.attack(name), part, source) for each in others]
+        attack = self.attack(name)
+        if isinstance(attack, AutoAttack):
+            attack.check(part.pixels.shape)
+        return [self.accuracy(each, name, attack, part, source) for each in others]
 
     def accuracy(
         self, subject: Subject, name: str, attack: Attack | None, split: Split, source: Subject | None = None

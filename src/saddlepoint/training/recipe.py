@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from saddlepoint.data import CropFlip, resized
 from saddlepoint.errors import InputError, whole
 from saddlepoint.threat import parse_number
+from saddlepoint.training.schedules import checked
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Recipe:
             raise InputError(f"recipe.weight_decay={self.weight_decay}; expected a number of at least 0")
         if not _between(self.averaging, 1):
             raise InputError(f"recipe.averaging={self.averaging}; expected at least 0 and below 1, such as 0.999")
+        checked(self.schedule)
         before = (0, 0.0)
         for size, until in self.stages:
             whole(size, "recipe.grow (an image size)")

@@ -22,7 +22,7 @@ from saddlepoint.runtime import Runtime, duration, generator, noted_signals
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
 from saddlepoint.training.monitor import Monitor
-from saddlepoint.training.objectives import Objective
+from saddlepoint.training.objectives import Objective, checked
 from saddlepoint.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,8 @@ class Trainer:
         x = self.recipe.resized(x, progress)
         self.model.train()
         with self.runtime.autocast(self.dtype):
-            losses, logits = self.objective(self.model, x, y, self.generators["attack"], progress)
+            returned = self.objective(self.model, x, y, self.generators["attack"], progress)
+        losses, logits = checked(returned, len(y), self.data.classes)
         self.optimizer.zero_grad(set_to_none=True)
         scale = 1 if self.recipe.reduction == "sum" else 1 / self.batches.size
         (scale * losses.sum()).backward()
