@@ -36,15 +36,14 @@ def test_help_of_training_lists_what_the_files_offer(command: Run) -> None:
     assert max(map(len, page.splitlines())) <= 120
 
 
-@pytest.mark.parametrize("script", ["accuracy_table", "loss_histograms", "reproduce", "benchmark"])
+@pytest.mark.parametrize("script", ["accuracy_table", "loss_histograms", "reproduce"])
 def test_help_of_scripts(command: Run, script: str) -> None:
     page = command(f"scripts/{script}.py", "-h").out
-    assert f"python scripts/{script}.py" in page or "make benchmark" in page
+    assert f"python scripts/{script}.py" in page
     assert "\n  dataset=digits" in page
-    if script != "benchmark":  # scripts choose runs in their own way
-        assert "\n  models=" in page
-        assert "\n  model=" not in page
-        assert "\n  seed=" not in page
+    assert "\n  models=" in page  # scripts choose runs in their own way
+    assert "\n  model=" not in page
+    assert "\n  seed=" not in page
 
 
 @pytest.mark.parametrize(

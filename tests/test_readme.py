@@ -19,13 +19,13 @@ COMMANDS = re.findall(r"^((?:python|make|wandb|torchrun) [^#\n]*?)\s*(?:#.*)?$",
 
 
 def test_tables_are_those_of_the_evidence() -> None:
-    update = load_script("scripts/update_readme.py")
+    update = load_script("scripts/dev/update_readme.py")
     assert update.MARKED.search(README)
     assert update.updated(README, ROOT / "outputs" / "reference") == README
 
 
 def test_a_changed_result_would_be_noticed(tmp_path: Path) -> None:
-    update = load_script("scripts/update_readme.py")
+    update = load_script("scripts/dev/update_readme.py")
     (tmp_path / "t.md").write_text("new")
     shown = update.updated("<!-- table: t.md -->\nold\n<!-- end -->", tmp_path)
     assert shown == "<!-- table: t.md -->\n\nnew\n<!-- end -->"

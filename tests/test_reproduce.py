@@ -55,7 +55,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(tmp_path: Path) -> None
         process = begin(folder)
         _, err = process.communicate()
         assert process.returncode == 0, err.decode()
-    killed, whole = (load_script("scripts/soak.py").left_by(tmp_path / name) for name in ("killed", "whole"))
+    killed, whole = (load_script("scripts/dev/soak.py").left_by(tmp_path / name) for name in ("killed", "whole"))
     kept = (".safetensors", "history.csv", ".npz", ".md")
     compared = [name for name in whole if name.endswith(kept) or "/results/" in name]
     assert {"last.safetensors", "history.csv", "last-maxima-1.npz", "last-pgd.json", "accuracy.md"} <= {

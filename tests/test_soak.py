@@ -13,7 +13,7 @@ from saddlepoint.threat import Threat
 
 
 def test_twenty_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))  # the processes find it by name
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "dev"))  # the processes find it by name
     import soak
 
     kills = {"float32": 12, "bfloat16": 8} if has_fast_bfloat16(torch.device("cpu")) else {"float32": 20}
@@ -24,7 +24,7 @@ def test_twenty_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path, monke
 
 
 def test_a_run_that_differs_is_noticed(tmp_path: Path) -> None:
-    soak = load_script("scripts/soak.py")
+    soak = load_script("scripts/dev/soak.py")
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "history.csv").write_text(f"in {tmp_path / name}")
@@ -42,7 +42,7 @@ def test_a_run_that_differs_is_noticed(tmp_path: Path) -> None:
 
 
 def test_examples_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    soak = load_script("scripts/soak.py")
+    soak = load_script("scripts/dev/soak.py")
     told = soak.examples(5000)
     assert (told["verified"], told["outside"]) == (5000, 0)
     assert told["furthest_beyond_eps"] < 1e-6
@@ -51,8 +51,8 @@ def test_examples_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_deliberate_mistake_can_be_made(tmp_path: Path) -> None:
-    """The list is in step with the code; what the tests say to each is scripts/mutation_check.py."""
-    check = load_script("scripts/mutation_check.py")
+    """The list is in step with the code; what the tests say to each is scripts/dev/mutation_check.py."""
+    check = load_script("scripts/dev/mutation_check.py")
     assert len({mutation.name for mutation in check.MUTATIONS}) == len(check.MUTATIONS) >= 20
     for mutation in check.MUTATIONS:
         path = ROOT / "src" / "saddlepoint" / mutation.file

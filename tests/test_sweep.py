@@ -131,7 +131,7 @@ def test_slurm_without_its_package_names_the_extra(command: Run, tmp_path: Path)
 
 def test_slurm_shows_itself_or_says_why_not() -> None:
     """The whole script takes minutes: here only that it says what is missing, where something is."""
-    script = "scripts/try_slurm.sh"
+    script = "scripts/dev/try_slurm.sh"
     subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
     environment = {**os.environ, "PYTHON": "/bin/false"}
     outcome = subprocess.run([f"./{script}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

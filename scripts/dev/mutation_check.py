@@ -1,8 +1,8 @@
 """Do the tests notice? Break the code on purpose, one mistake at a time, and see that they fail.
 
-python scripts/mutation_check.py                 # all of them, on a copy of the tree: about ten minutes on 2 CPU cores
-python scripts/mutation_check.py projection      # those whose name has the word
-python scripts/mutation_check.py --write=FILE    # and the outcome as JSON: {name: whether it was caught}
+python scripts/dev/mutation_check.py                 # all of them, on a copy of the tree: ten minutes on 2 CPU cores
+python scripts/dev/mutation_check.py projection      # those whose name has the word
+python scripts/dev/mutation_check.py --write=FILE    # and the outcome as JSON: {name: whether it was caught}
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from saddlepoint.results import write_json
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COPIED = (
     "src",
     "configs",

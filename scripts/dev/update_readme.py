@@ -1,4 +1,4 @@
-"""Put the tables of outputs/reference into README.md: python scripts/update_readme.py
+"""Put the tables of outputs/reference into README.md: python scripts/dev/update_readme.py
 
 A table stands between <!-- table: FILE --> and <!-- end --> and is the content of outputs/reference/FILE.
 """
@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
