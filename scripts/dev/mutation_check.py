@@ -1,171 +1,135 @@
-"""Do the tests notice? Break the code on purpose, one mistake at a time, and see that they fail.
+"""Do the tests notice? Change one operation of the code at a time, on a copy of the tree, and see that they fail.
 
-python scripts/dev/mutation_check.py                 # all of them, on a copy of the tree: ten minutes on 2 CPU cores
-python scripts/dev/mutation_check.py projection      # those whose name has the word
-python scripts/dev/mutation_check.py --write=FILE    # and the outcome as JSON: {name: whether it was caught}
+python scripts/dev/mutation_check.py                 # all mutants: ten minutes on 2 CPU cores
+python scripts/dev/mutation_check.py project         # those whose name contains the word
+python scripts/dev/mutation_check.py --write=FILE    # also the outcome as JSON: {name: whether it was caught}
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
 from saddlepoint.results import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = (
-    "src",
-    "configs",
-    "scripts",
-    "tests",
-    "train.py",
-    "Makefile",
-    "README.md",
-    "docs",
-    "pyproject.toml",
-    "outputs/reference",
-)
+COPIED = ("src", "configs", "scripts", "tests", "train.py", "pyproject.toml")
+
+COMPARISONS = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq
+}  # fmt: skip
+ARITHMETIC = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
+    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+
+# Module under src/saddlepoint, whose tests have its name: what is changed in which function, as operator and index.
+MUTANTS = {
+    "threat.py": "Linf.random sign 0, Linf.ascend receiver 1, Linf.project argument 0, L2.random constant 0, "
+    "L2.ascend argument 5, L2.ascend receiver 0, L2.project receiver 3, Threat.random_point receiver 0, "
+    "Threat.project receiver 0, Threat.scaled compute 0, Threat.contains compute 0, Threat.contains compute 1",
+    "losses.py": "Margin.__call__ compute 0, Margin.__call__ receiver 3, Divergence.__call__ argument 2",
+    "attacks.py": "undisturbed drop 0, undisturbed drop 1, undisturbed receiver 1, PGD.__post_init__ constant 0, "
+    "PGD.scaled receiver 1, PGD.ascend argument 3, PGD.objective negate 0, PGD.start negate 0, PGD.__call__ negate 0, "
+    "PGD.__call__ compute 0, PGD.__call__ sign 1, PGD._judge negate 0, Targeted.__call__ receiver 2",
+    "training/objectives.py": "Adversarial._attack receiver 0, Trades.__call__ compute 1, Trades.__call__ compute 2",
+    "training/schedules.py": "Steps.__call__ compare 0, OneCycle.__call__ compute 4, OneCycle.__call__ argument 0",
+    "training/trainer.py": "Trainer.fit compare 1, Trainer._step negate 0, Trainer._step compute 0, "
+    "Trainer._step drop 0, Trainer._step drop 1, Trainer._record compare 0, Trainer._load drop 2, "
+    "Trainer._load drop 3, Trainer._load drop 4, Trainer._load drop 6, parameter_groups constant 0",
+    "training/checkpoint.py": "RunDirectory.hold drop 0, RunDirectory.write_state drop 3, "
+    "RunDirectory.read_state constant 0, RunDirectory.discard_states drop 0, read_weights negate 1",
+    "data.py": "Split.images compute 0, _split slice 0, _digits constant 0, CropFlip.__call__ compute 1, "
+    "CropFlip.__call__ constant 5, Batches.next compare 0",
+    "results.py": "write_atomically receiver 0, measured compare 0, interval constant 1",
+    "evaluation/robustness.py": "evaluate negate 5, evaluate compute 6",
+}
 
 
-class Mutation(NamedTuple):
-    """`old`, which stands once in `file` (under src/saddlepoint), becomes `new`; `tests` should fail."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: str
-
-
-ATTACKS, THREAT, LOSSES = "tests/test_attacks.py", "tests/test_threat.py", "tests/test_losses.py"
-TRAINER, CHECKPOINT = "tests/training/test_trainer.py", "tests/training/test_checkpoint.py"
-ROBUSTNESS, SUBJECT = "tests/evaluation/test_robustness.py", "tests/evaluation/test_subject.py"
-
-MUTATIONS = [
-    Mutation(*fields)
-    for fields in [
-        # the attack
-        ("sign of the objective flipped", "attacks.py", "-loss if self.targeted else loss",
-         "loss if self.targeted else -loss", ATTACKS),
-        ("projection dropped", "attacks.py", "self.threat.project(self.threat.step(x_adv, grad, self.alpha), x)",
-         "self.threat.step(x_adv, grad, self.alpha)", ATTACKS),
-        ("label replaced by prediction", "attacks.py", "objective = self.objective(model(x_adv), y)",
-         "objective = self.objective(logits := model(x_adv), logits.argmax(1))", ATTACKS),
-        ("one step too few", "attacks.py", "in range(self.steps)", "in range(self.steps - 1)", ATTACKS),
-        ("step size without its 2.5", "attacks.py", "2.5 * self.threat.eps / self.steps",
-         "self.threat.eps / self.steps", ATTACKS),
-        ("random start forgotten", "attacks.py", "if self.random_start else x", "if False else x", ATTACKS),
-        ("eval mode forgotten", "attacks.py", 'model.train(mode == "train")', "model.train()", ATTACKS),
-        ("mode not restored", "attacks.py", "module.training = training", "pass", ATTACKS),
-        ("buffers not restored", "attacks.py", "buffer.copy_(before)", "pass", ATTACKS),
-        ("restarts keep the best", "attacks.py", "(objective > highest[standing])", "(objective < -highest[standing])",
-         ATTACKS),
-        ("a higher loss beats a broken example", "attacks.py", "better = broken | (objective", "better = (objective",
-         ATTACKS),
-        ("restarts spent on broken examples", "attacks.py", "standing = standing[~broken]", "standing = standing",
-         ATTACKS),
-        ("targeted judged as untargeted", "attacks.py", "hit if self.targeted else ~hit", "~hit", ATTACKS),
-        ("input range unchecked", "attacks.py", "if x.numel() and not", "if False and not", ATTACKS),
-        # the threat and the losses
-        ("clip dropped", "threat.py", "self._norm.project(x_adv, x, self.eps).clamp_(*self.bounds)",
-         "self._norm.project(x_adv, x, self.eps)", THREAT),
-        ("random start unclipped", "threat.py", "self._norm.random(x, self.eps, generator).clamp_(*self.bounds)",
-         "self._norm.random(x, self.eps, generator)", THREAT),
-        ("linf random start on one side", "threat.py", "uniform_(-eps, eps,", "uniform_(0, eps,", THREAT),
-        ("l2 random start uniform in radius", "threat.py", "radius ** (1 / x[0].numel())", "radius", THREAT),
-        ("eps in the wrong scale", "threat.py", 'self.eps = parse_number(eps, "threat.eps")',
-         'self.eps = parse_number(eps, "threat.eps") / 255', THREAT),
-        ("linf ball twice too large", "threat.py", "torch.clamp(x_adv, x - eps, x + eps)",
-         "torch.clamp(x_adv, x - 2 * eps, x + 2 * eps)", THREAT),
-        ("l2 projection onto the sphere", "threat.py", "(eps / length).clamp_max(1)", "(eps / length)", THREAT),
-        ("gradient instead of its sign", "threat.py", "x_adv.add(grad.sign(),", "x_adv.add(grad,", THREAT),
-        ("l2 step not normalised", "threat.py", "return x_adv + scaled *", "return x_adv + grad *", THREAT),
-        ("bounds not verified", "threat.py", "return in_bounds & (", "return (", THREAT),
-        ("ball not verified", "threat.py", "<= self.eps + tolerance)", "<= 2 * self.eps + 1)", THREAT),
-        ("kappa's sign", "losses.py", "true - others + self.kappa", "true - others - self.kappa", LOSSES),
-        ("margin to any class", "losses.py", "logits.scatter(1, y[:, None], -torch.inf).amax(1)", "logits.amax(1)",
-         LOSSES),
-        # training
-        ("attack's generator not saved", "training/trainer.py",
-         'each.set_state(own[name].cpu())', "pass", TRAINER),
-        ("optimiser not restored", "training/trainer.py", 'self.optimizer.load_state_dict(state["optimizer"])', "pass",
-         TRAINER),
-        ("place in the epoch not restored", "training/trainer.py", 'self.batches.load_state_dict(state["batches"])',
-         "pass", TRAINER),
-        ("best weights not restored", "training/trainer.py",
-         'write_atomically(self.directory.weights("best"), self.best_file)', "pass", TRAINER),
-        ("the best is the last of equals", "training/trainer.py", "if chosen > self.best:", "if chosen >= self.best:",
-         TRAINER),
-        ("trained in eval mode", "training/trainer.py", "self.model.train()\n", "self.model.eval()\n", TRAINER),
-        ("sum instead of mean", "training/trainer.py", '1 if self.reduction == "sum" else 1 / self.batches.size', "1",
-         TRAINER),
-        ("progress one step ahead", "training/trainer.py", "progress = self.step / self.steps",
-         "progress = (self.step + 1) / self.steps", TRAINER),
-        ("biases decay", "training/trainer.py", "(decayed if parameter.ndim > 1 else others)", "(decayed)", TRAINER),
-        ("not finite goes on", "training/trainer.py", "        if first:\n", "        if False:\n", TRAINER),
-        ("signal ignored", "training/trainer.py", "                if stop:\n", "                if False:\n", TRAINER),
-        ("trained on natural images", "training/objectives.py", "self._attack(progress).craft(model, x, y, generator)",
-         "x", "tests/training/test_objectives.py"),
-        ("gradients not shared", "training/trainer.py",
-         "self.processes.add([p.grad for p in self.model.parameters() if p.grad is not None])", "pass",
-         "tests/test_processes.py"),
-        ("checksum not compared", "training/checkpoint.py", "hexdigest().encode():", "hexdigest().encode() and False:",
-         CHECKPOINT),
-        ("state before not kept", "training/checkpoint.py", "self.state.replace(self.previous)", "pass", CHECKPOINT),
-        ("a state may run code", "training/checkpoint.py", "weights_only=True", "weights_only=False", CHECKPOINT),
-        ("lock not taken", "training/checkpoint.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_UN", CHECKPOINT),
-        ("shapes not compared", "training/checkpoint.py", "if found != expected:", "if False:", CHECKPOINT),
-        # data and measurement
-        ("held-out images trained on", "data.py", "train=split(pixels[held_out:], labels[held_out:])",
-         "train=split(pixels, labels)", "tests/test_data.py"),
-        ("pixels in the wrong scale", "data.py", "self.pixels[index].float() / self.pixel_max",
-         "self.pixels[index].float() / 255", "tests/test_data.py"),
-        ("measured in train mode", "evaluation/robustness.py", "with undisturbed(model), torch.no_grad():",
-         "with torch.no_grad():", ROBUSTNESS),
-        ("examples not verified", "evaluation/robustness.py", "attack.threat.contains(x_adv, x).all()",
-         "attack.threat.contains(x_adv, x).any()", ROBUSTNESS),
-        ("natural images counted", "evaluation/robustness.py", "logits = model(x_adv).float()",
-         "logits = model(x).float()", ROBUSTNESS),
-        ("every batch the same noise", "evaluation/robustness.py", 'f"evaluation/{start}"', '"evaluation"', ROBUSTNESS),
-        ("stale result believed", "results.py", 'if result.get("key") == key:', "if True:", "tests/test_results.py"),
-        ("checkpoint not in the key", "evaluation/subject.py", ', "checkpoint_sha256": self.checkpoint_sha256}', "}",
-         SUBJECT),
-        ("another measurement's parts taken", "results.py", 'if each.get("key") == self.key', "if True", SUBJECT),
-        ("interval of one sigma", "results.py", "z, share = 1.959964,", "z, share = 1.0,", "tests/test_results.py"),
-        ("files written in place", "results.py", 'part = path.with_name(path.name + ".part")', "part = path",
-         "tests/test_results.py"),
-        ("altered weights are measured", "config.py", "if written not in (None, sha256(path)):", "if False:",
-         "tests/test_command_line.py::test_damaged_checkpoint"),
-        ("any class may be built", "config.py", "if target not in allow:", "if False:", "tests/test_config.py"),
-    ]
-]  # fmt: skip
+def changed(node: ast.AST, operator: str) -> ast.AST | None:
+    """The node with the mistake in it; None where the operator does not apply."""
+    match operator, node:
+        case "negate", ast.IfExp(test, body, orelse):
+            return ast.IfExp(ast.UnaryOp(ast.Not(), test), body, orelse)
+        case "negate", ast.If(test, body, orelse):
+            return ast.If(ast.UnaryOp(ast.Not(), test), body, orelse)
+        case "compare", ast.Compare(left, [op], right) if type(op) in COMPARISONS:
+            return ast.Compare(left, [COMPARISONS[type(op)]()], right)
+        case "compute", ast.BinOp(left, op, right) if type(op) in ARITHMETIC:
+            return ast.BinOp(left, ARITHMETIC[type(op)](), right)
+        case "sign", ast.UnaryOp(ast.USub() | ast.Invert(), operand):
+            return operand
+        case "constant", ast.Constant(bool() as value):
+            return ast.Constant(not value)
+        case "constant", ast.Constant(int() | float() as value):
+            return ast.Constant(value + 1)
+        case "drop", ast.Expr(ast.Call()):
+            return ast.Pass()
+        case "slice", ast.Subscript(value, ast.Slice()):
+            return value
+        case "argument", ast.Call(args=[first, *_]):  # the call becomes its first argument
+            return first
+        case "receiver", ast.Call(ast.Attribute(value)):  # a method's call becomes its object
+            return value
+    return None
 
 
-def mutate(root: Path, mutation: Mutation) -> str:
-    """Make the mistake in the tree at `root`; returns the file as it was."""
-    path = root / "src" / "saddlepoint" / mutation.file
-    text = path.read_text()
-    if text.count(mutation.old) != 1:
-        raise SystemExit(f"error: {mutation.name}: {mutation.old!r} stands {text.count(mutation.old)} times in {path}")
-    path.write_text(text.replace(mutation.old, mutation.new))
-    return text
+class Mistake(ast.NodeTransformer):
+    """Applies the operator to the place of this index, counted from 0 in the order of the source."""
+
+    def __init__(self, operator: str, index: int) -> None:
+        self.operator, self.left, self.what = operator, index, ""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        new = changed(node, self.operator) if self.left >= 0 else None
+        if new is not None:
+            self.left -= 1
+            if self.left < 0:
+                lines = [ast.unparse(each).splitlines()[0] for each in (node, ast.fix_missing_locations(new))]
+                self.what = " -> ".join(lines)
+                return new
+        return self.generic_visit(node)
 
 
-def status(root: Path, tests: str) -> int:
-    """pytest's: 0 all passed, 1 some failed, others did not run. A test that hangs has failed."""
+def mutate(source: str, function: str, operator: str, index: int) -> tuple[str, str]:
+    """The source with one mistake in the body of `function` (Class.method), and the mistake in words.
+
+    Raises LookupError if there is no such function or place.
+    """
+    tree = ast.parse(source)
+    scope: ast.AST = tree
+    for name in function.split("."):
+        named = [each for each in ast.iter_child_nodes(scope) if getattr(each, "name", None) == name]
+        if not named:
+            raise LookupError(f"no function {function}")
+        scope = named[-1]
+    assert isinstance(scope, ast.FunctionDef)
+    mistake = Mistake(operator, index)
+    scope.body = [mistake.visit(statement) for statement in scope.body]  # type: ignore[misc]
+    if mistake.left >= 0:
+        raise LookupError(f"{function} has no place {index} for {operator}")
+    return ast.unparse(ast.fix_missing_locations(tree)), mistake.what
+
+
+def passes(root: Path, module: str) -> bool:
+    """Whether the module's tests pass in the tree at `root`; a test that hangs has failed."""
+    tests = Path("tests", module).with_name(f"test_{Path(module).name}")
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", str(tests)]
     try:
-        return subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=300).returncode
+        status = subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=300).returncode
     except subprocess.TimeoutExpired:
-        return 1
+        return False
+    if status not in (0, 1, 2):  # 1: a test failed, 2: the code cannot even be imported
+        raise SystemExit(f"error: pytest {tests} ended with status {status}")
+    return status == 0
 
 
 def main() -> None:
@@ -173,30 +137,33 @@ def main() -> None:
         print(__doc__)
         return
     words = [argument for argument in sys.argv[1:] if not argument.startswith("--write=")]
-    chosen = [each for each in MUTATIONS if not words or any(word in each.name for word in words)]
+    names = [f"{module} {each}" for module, mutants in MUTANTS.items() for each in mutants.split(", ")]
+    chosen = [name for name in names if not words or any(word in name for word in words)]
     if not chosen:
-        raise SystemExit(f"error: no mistake is named so: {' '.join(words)}")
+        raise SystemExit(f"error: no mutant's name contains {' or '.join(words)}")
     caught: dict[str, bool] = {}
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "tree"
+        root = Path(folder)
         for name in COPIED:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
             source = ROOT / name
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, root / name, ignore=ignore) if source.is_dir() else shutil.copy(source, root / name)
-        for tests in sorted({each.tests for each in chosen}):
-            if status(root, tests):
-                raise SystemExit(f"error: {tests} fails without any mistake; mend that first")
-        for each in tqdm(chosen, disable=None, leave=False):
-            original = mutate(root, each)
-            ended = status(root, each.tests)
-            if ended not in (0, 1):
-                raise SystemExit(f"error: {each.name}: pytest ended with status {ended}")
-            caught[each.name] = ended == 1
-            tqdm.write(f"{'caught  ' if ended else 'SURVIVED'}  {each.name}  ({each.tests})")
-            (root / "src" / "saddlepoint" / each.file).write_text(original)
+            shutil.copytree(source, root / name) if source.is_dir() else shutil.copy(source, root / name)
+        for module in dict.fromkeys(name.split()[0] for name in chosen):
+            if not passes(root, module):
+                raise SystemExit(f"error: the tests of {module} fail without a mistake; repair that first")
+        for name in tqdm(chosen, disable=None, leave=False):
+            module, function, operator, index = name.split()
+            path = root / "src" / "saddlepoint" / module
+            original = path.read_text()
+            try:
+                mutant, what = mutate(original, function, operator, int(index))
+            except LookupError as error:
+                raise SystemExit(f"error: {module}: {error.args[0]}; correct MUTANTS") from None
+            path.write_text(mutant)
+            caught[name] = not passes(root, module)
+            path.write_text(original)
+            tqdm.write(f"{'caught  ' if caught[name] else 'SURVIVED'}  {name}: {what}")
     survived = [name for name, each in caught.items() if not each]
-    print(f"{len(caught)} mistakes, {len(survived)} not noticed" + (f": {', '.join(survived)}" if survived else ""))
+    print(f"{len(caught)} mutants, {len(survived)} survived" + "".join(f"\n{name}" for name in survived))
     for argument in sys.argv[1:]:
         if argument.startswith("--write="):
             write_json(Path(argument.removeprefix("--write=")), caught)
