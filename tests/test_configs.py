@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,27 +130,7 @@ def test_every_experiment_composes_and_builds(name: str) -> None:
     assert scripts.recipe.name == "fast"  # what is typed wins
 
 
-@pytest.mark.parametrize("name", options("experiment"))
-def test_every_experiment_says_what_it_makes_and_costs(name: str) -> None:
-    header = (CONFIGS / "experiment" / f"{name}.yaml").read_text().split("\ndefaults:")[0]
-    assert all(line.startswith("# ") for line in header.splitlines())
-    for needed in ("Expected (paper)", "# Cost", "2 CPU cores", "GPU"):
-        assert needed in header, needed
-    commands = re.findall(r"^# python (\S+) (.*)", header, re.M)
-    assert commands
-    for script, arguments in commands:
-        assert (CONFIGS.parent / script).exists()
-        assert f"experiment={name}" in arguments.split()
-        firsts = [re.sub(r"=([^\[,]*),.*", r"=\1", each) for each in arguments.split() if each != "-m"]
-        composed(*firsts, name="train" if script == "train.py" else "evaluate")
-
-
 @pytest.mark.parametrize("option", options("evaluation"))
 def test_every_evaluation_builds(option: str) -> None:
     cfg = composed(f"evaluation={option}", name="evaluate")
     assert all(isinstance(build(attack), PGD) for attack in cfg.evaluation.attacks.values() if attack is not None)
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_every_file_says_what_it_is(path: Path) -> None:
-    assert path.read_text().startswith(("#", "name: ", "_target_")), f"{path} has no header"
