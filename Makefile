@@ -27,11 +27,11 @@ lint: .venv/ready ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 benchmark: .venv-benchmark/ready ## measure the attack's speed beside other libraries
-	@PYTHONPATH=src .venv-benchmark/bin/python scripts/benchmark.py $(ARGS)
+	@PYTHONPATH=src .venv-benchmark/bin/python scripts/dev/benchmark.py $(ARGS)
 
 soak: .venv-benchmark/ready ## other libraries' attacks beside ours, 200 kills, deliberate mistakes, a million examples
 	@PYTHONPATH=src .venv-benchmark/bin/python -m pytest tests/test_second_opinions.py
-	@$(RUN) scripts/soak.py $(ARGS)
+	@$(RUN) scripts/dev/soak.py $(ARGS)
 
 clean: ## delete the trained networks and results, but not the committed ones
 	find outputs -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
@@ -44,8 +44,8 @@ clean: ## delete the trained networks and results, but not the committed ones
 	@touch $@
 
 # The peers' own environment sees .venv's torch, so that all are measured on the same one.
-.venv-benchmark/ready: .venv/ready scripts/benchmark_requirements.txt
+.venv-benchmark/ready: .venv/ready scripts/dev/benchmark_requirements.txt
 	@$(RUN) -m venv .venv-benchmark
 	@$(RUN) -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' > "$$(.venv-benchmark/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/project.pth"
-	@.venv-benchmark/bin/pip install --quiet --disable-pip-version-check -r scripts/benchmark_requirements.txt
+	@.venv-benchmark/bin/pip install --quiet --disable-pip-version-check -r scripts/dev/benchmark_requirements.txt
 	@touch $@

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -38,18 +42,58 @@ class Outcome:
         self.status, self.out, self.err = status, out, err
 
 
-def run(path: str, *arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Outcome:
-    """`python path arguments...` from the repository root."""
+Run = Callable[..., Outcome]
+
+
+def call(path: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """`python path arguments...` from the repository root; its exit status."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [path, *arguments])
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    status = 0
     try:
         load_script(path).main()
     except SystemExit as leaving:
-        status = int(leaving.code or 0)
+        return int(leaving.code or 0)
     finally:
         root.handlers[:], root.level = handlers, level
+    return 0
+
+
+def run(path: str, *arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """The same with what it printed."""
+    status = call(path, *arguments, monkeypatch=monkeypatch)
     captured = capsys.readouterr()
     return Outcome(status, captured.out, captured.err)
+
+
+def refused(outcome: Outcome, named: str) -> bool:
+    """Whether a command ended with status 2 and one line, an error that names what is wrong."""
+    one_line = outcome.err.startswith("error: ") and outcome.err.count("\n") == 1
+    return outcome.status == 2 and one_line and named in outcome.err
+
+
+# Imported by every Python process that finds it first.
+DEADLY = """
+import os, signal
+replace = os.replace
+def deadly(source, target, **options):
+    replace(source, target, **options)
+    if str(target).endswith(os.environ["KILLED_AFTER"]):
+        os.killpg(0, signal.SIGKILL)
+os.replace = deadly
+"""
+
+
+def killed_after(file: str, folder: Path, *arguments: str) -> None:
+    """Run a command until it, or a process that it started, has written `file`; kill -9 them all there.
+
+    `folder` is for a file of this function's own. Raises AssertionError if the command ends in another way.
+    """
+    (folder / "sitecustomize.py").write_text(DEADLY)
+    paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths, "KILLED_AFTER": file}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, start_new_session=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import Run, run
 from hypothesis import settings
 from torch import nn
 
@@ -26,6 +28,12 @@ def _settings_of_torch() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """train.py or a script, inside this process."""
+    return partial(run, capsys=capsys, monkeypatch=monkeypatch)
 
 
 @pytest.fixture

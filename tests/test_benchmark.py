@@ -20,8 +20,8 @@ from saddlepoint.runtime import Runtime
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(ROOT / "scripts")  # for the process of the plain contenders
-        yield load_script("scripts/benchmark.py")
+        patched.syspath_prepend(ROOT / "scripts" / "dev")  # for the process of the plain contenders
+        yield load_script("scripts/dev/benchmark.py")
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import TINY, Outcome, run
+from command_line import TINY, Run, refused
 from omegaconf import OmegaConf
 
 from saddlepoint.cli import _memory
@@ -17,17 +16,10 @@ from saddlepoint.evaluation.subject import Subject
 from saddlepoint.runs import CONFIGS
 from saddlepoint.training.trainer import Trainer
 
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    return lambda path, *arguments: run(path, *arguments, capsys=capsys, monkeypatch=monkeypatch)
-
 
 def test_help_of_training_lists_what_the_files_offer(command: Run) -> None:
     page = command("train.py", "--help").out
-    assert page.count("\npython train.py") == 3
+    assert "\npython train.py" in page
     for group in ("dataset", "model", "training", "recipe", "threat", "attack", "logger", "runtime"):
         choices = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
         assert f"\n  {group}=" in page
@@ -36,42 +28,38 @@ def test_help_of_training_lists_what_the_files_offer(command: Run) -> None:
     assert max(map(len, page.splitlines())) <= 120
 
 
-@pytest.mark.parametrize("script", ["accuracy_table", "loss_histograms", "reproduce", "benchmark"])
+@pytest.mark.parametrize("script", ["accuracy_table", "loss_histograms", "reproduce"])
 def test_help_of_scripts(command: Run, script: str) -> None:
     page = command(f"scripts/{script}.py", "-h").out
-    assert f"python scripts/{script}.py" in page or "make benchmark" in page
+    assert f"python scripts/{script}.py" in page
     assert "\n  dataset=digits" in page
-    if script != "benchmark":  # scripts choose runs in their own way
-        assert "\n  models=" in page
-        assert "\n  model=" not in page
-        assert "\n  seed=" not in page
+    assert "\n  models=" in page  # scripts choose runs in their own way
+    assert "\n  model=" not in page
+    assert "\n  seed=" not in page
 
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
         ("recipe.epoch=3", "recipe.epochs"),
-        ("threat.epsilon=0.1", "threat.eps"),
         ("epochs=3", "recipe.epochs"),
         ("datset=mnist", "dataset"),
         ("attack.step=3", "attack.steps"),
     ],
 )
 def test_the_nearest_setting_is_named(command: Run, typed: str, meant: str) -> None:
-    outcome = command("train.py", typed)
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert f"(did you mean {meant}?)" in outcome.err
+    assert refused(command("train.py", typed), f" {meant}?")
 
 
 @pytest.mark.parametrize(
-    ("script", "of", "message"),
+    ("script", "of", "named"),
     [
-        ("train.py", Trainer, "recipe.batch_size=50 images do not fit in the device's memory; lower it"),
-        ("scripts/accuracy_table.py", Subject, "evaluation.batch_size=250 images do not fit"),
+        ("train.py", Trainer, "recipe.batch_size=50"),
+        ("scripts/accuracy_table.py", Subject, "evaluation.batch_size=250"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_named(
-    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, of: type, message: str
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, of: type, named: str
 ) -> None:
     def huge(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
@@ -81,13 +69,12 @@ def test_a_batch_that_does_not_fit_is_named(
         command("train.py", *TINY, "training=standard", folder)
     monkeypatch.setattr(of, "_step" if of is Trainer else "accuracy", huge)
     outcome = command(script, *TINY, folder, *(["evaluation.batch_size=250"] if of is Subject else []))
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert message in outcome.err
+    assert refused(outcome, named)
 
 
 def test_too_little_memory_without_a_batch_size_to_lower() -> None:
     with (
-        pytest.raises(InputError, match=r"^this does not fit in the device's memory$"),
+        pytest.raises(InputError, match="memory"),
         _memory(OmegaConf.create(), "a"),
     ):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
@@ -99,23 +86,11 @@ def test_a_setting_unlike_any_other_gets_no_suggestion(command: Run) -> None:
     assert "did you mean" not in command("train.py", "xyzzy=1").err
 
 
-def test_each_command_names_the_next(command: Run, tmp_path: Path) -> None:
-    tiny = [setting for setting in TINY if setting != "logger=none"]
-    trained = command("train.py", *tiny, "training=standard", "seed=1", f"output_dir={tmp_path}")
-    said = trained.out.splitlines()[-1]
-    assert said.startswith("measure it: python scripts/accuracy_table.py recipe.steps=6 ")
-    assert said.endswith(f"output_dir={tmp_path} 'models=[simple]' 'trainings=[standard]' seeds=2")
-    table = command("scripts/accuracy_table.py", *tiny, "models=[simple]", f"output_dir={tmp_path}", "seeds=2")
-    assert "loss_histograms.py" in table.out.splitlines()[-1]
-    nothing = command("scripts/loss_histograms.py", *tiny, f"output_dir={tmp_path}/elsewhere")
-    assert "scripts/reproduce.py" in nothing.out.splitlines()[-1]
-
-
-@pytest.mark.parametrize("own", [["monitor.examples=10"], ["training=trades", "training.objective.beta=3"]])
+@pytest.mark.parametrize("own", [["seed=1"], ["monitor.examples=10"], ["training=trades", "training.objective.beta=3"]])
 def test_the_command_that_is_named_measures_the_run(command: Run, tmp_path: Path, own: list[str]) -> None:
     """Also where what was typed is no setting of the scripts."""
     trained = command("train.py", *TINY[:-1], *own, f"output_dir={tmp_path}")
-    _, script, *arguments = shlex.split(trained.out.splitlines()[-1].removeprefix("measure it: "))
+    _, script, *arguments = shlex.split(trained.out.splitlines()[-1].partition(": ")[2])
     measured = command(script, *arguments, "evaluation.examples=10")
     assert measured.status == 0, measured.err
     assert len(list(tmp_path.rglob("last-natural*.json"))) == 1
@@ -131,5 +106,4 @@ def test_choices_of_ones_own_are_named(command: Run, tmp_path: Path, option: lis
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mynet.yaml").write_text("")
     given = [part.format(tmp_path) for part in option]
-    outcome = command("train.py", *given, "model=mynett")
-    assert outcome.err.endswith("mynet, simple, wide (did you mean mynet?)\n")
+    assert refused(command("train.py", *given, "model=mynett"), " mynet?")

@@ -94,7 +94,7 @@ def test_a_failed_job_of_a_sweep_is_a_failed_run_of_its_own(command: Run, tmp_pa
 
 def test_a_measurement_joins_its_run_after_the_curves(command: Run, tmp_path: Path) -> None:
     assert command("train.py", *TINY, "training=standard", f"output_dir={tmp_path}").status == 0
-    chosen = ["models=[simple]", "trainings=[standard]", "evaluation.examples=20", "evaluation.attacks.pgd.steps=1"]
+    chosen = ["models=[simple]", "trainings=[standard]", "evaluation.examples=20", "attacks.pgd.steps=1"]
     assert command("scripts/accuracy_table.py", *TINY, *chosen, f"output_dir={tmp_path}").status == 0
     training, measuring = sessions(tmp_path)
     assert training.run.run_id == measuring.run.run_id

@@ -14,12 +14,12 @@ import pytest
 import torch
 from command_line import TINY, Outcome, load_script, run
 from omegaconf import OmegaConf
-from saddlepoint.runs import build, load
 
+from saddlepoint import runs
 from saddlepoint.data import load
 from saddlepoint.errors import InputError
 from saddlepoint.results import read_json
-from saddlepoint.training.checkpoint import RunDirectory
+from saddlepoint.runs import build
 
 Run = Callable[..., Outcome]
 USE = """
@@ -47,7 +47,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 def test_an_exported_network_and_its_adversarial_images(command: Run, tmp_path: Path) -> None:
     common = [*TINY, f"output_dir={tmp_path}"]
     assert command("train.py", *common, "training=standard", "recipe.steps=200").status == 0
-    common += ["recipe.steps=200", "models=[simple]", "trainings=[standard]", "evaluation.attacks.pgd.steps=3"]
+    common += ["recipe.steps=200", "models=[simple]", "trainings=[standard]", "attacks.pgd.steps=3"]
     assert command("scripts/accuracy_table.py", *common).status == 0
     assert command("scripts/export.py", *common).status == 0
     (run_directory,) = (path.parent for path in tmp_path.rglob("training.json"))
@@ -63,11 +63,11 @@ def test_an_exported_network_and_its_adversarial_images(command: Run, tmp_path: 
 
     subprocess.run([sys.executable, "-c", USE, str(folder)], cwd=tmp_path, check=True)
     logits = torch.load(tmp_path / "logits.pt", weights_only=True)
-    ours = load_network(RunDirectory(run_directory), "last", torch.device("cpu"))
+    ours = runs.load(run_directory)
     torch.testing.assert_close(logits, ours(torch.from_numpy(x_adv).view(-1, 1, 8, 8)))
     # The images are those that the table counts.
     accuracy = (logits.argmax(1) == test.labels).float().mean().item()
-    assert accuracy == pytest.approx(read_json(run_directory / "results" / "last-pgd.json")["accuracy"])
+    assert accuracy == pytest.approx(read_json(*(run_directory / "results").glob("last-pgd-*.json"))["accuracy"])
 
 
 def test_colours_are_stored_as_the_cifar10_challenge_has_them() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from saddlepoint.runs import CONFIGS
 
-UPDATE = load_script("scripts/update_readme.py")
+UPDATE = load_script("scripts/dev/update_readme.py")
 PAGES = {page: (ROOT / page).read_text() for page in UPDATE.PAGES}
 BLOCKS = "\n".join(re.findall(r"```\w*\n(.*?)```", "\n".join(PAGES.values()), re.S))
 # Each once, in the order of the pages, the README's first.

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, TINY, Outcome, run
+from command_line import ROOT, TINY, Run, killed_after, refused
 
-Run = Callable[..., Outcome]
 SWEEP = ["-m", "training=standard,fgsm", "seed=range(2)"]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    return lambda path, *arguments: run(path, *arguments, capsys=capsys, monkeypatch=monkeypatch)
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -44,9 +35,7 @@ def test_side_by_side_it_makes_the_same(command: Run, tmp_path: Path) -> None:
     assert command("train.py", *sweep, f"output_dir={tmp_path}/one").status == 0
     beside = ["hydra/launcher=parallel", "hydra.launcher.jobs=2"]
     outcome = command("train.py", *sweep, *beside, f"output_dir={tmp_path}/two")
-    assert (outcome.status, (outcome.out + outcome.err).count("trained ")) == (0, 4)
-    assert "measure them: python scripts/accuracy_table.py " in outcome.out
-    assert outcome.out.rstrip().endswith("'models=[simple]' 'trainings=[standard,fgsm]' seeds=2")
+    assert outcome.status == 0
     assert weights(tmp_path / "one") == weights(tmp_path / "two")
     assert len(list(tmp_path.glob("two/*/*/*/train.log"))) == 4
 
@@ -55,7 +44,7 @@ def test_side_by_side_a_failed_job_loses_no_other(command: Run, tmp_path: Path) 
     sweep = ["-m", "hydra/launcher=parallel", "training=standard", "recipe.batch_size=0,50"]
     outcome = command("train.py", *sweep, *TINY, f"output_dir={tmp_path}")
     assert outcome.status == 2
-    assert "recipe.batch_size=0; expected a whole number of at least 1" in outcome.err
+    assert "recipe.batch_size=0" in outcome.err
     assert len(weights(tmp_path)) == 1
 
 
@@ -71,7 +60,7 @@ def test_side_by_side_overwrite_trains_again_and_another_config_is_refused(comma
     config = found.with_name("config.yaml")
     config.write_text(config.read_text().replace("seed: 0", "seed: 5"))
     outcome = command("train.py", *sweep)
-    assert (outcome.status, "holds another configuration" in outcome.err) == (2, True)
+    assert (outcome.status, "seed is 5" in outcome.err) == (2, True)
     assert command("train.py", *sweep, "overwrite=true").status == 0
     assert found.stat().st_mtime_ns > before
 
@@ -91,24 +80,17 @@ def test_a_sweep_written_in_a_file_is_one_sweep(command: Run, tmp_path: Path) ->
 
 def test_only_trainings_go_side_by_side(command: Run) -> None:
     outcome = command("scripts/accuracy_table.py", "-m", "hydra/launcher=parallel", "seeds=1,2")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "is for train.py" in outcome.err
+    assert refused(outcome, "hydra/launcher=parallel")
 
 
 def test_a_killed_sweep_goes_on_bit_for_bit(command: Run, tmp_path: Path) -> None:
-    settings = ["recipe.steps=100", "recipe.evaluations=10", "recipe.monitor.examples=20", "recipe.monitor.steps=1"]
+    settings = ["recipe.steps=20", "recipe.evaluations=4", "recipe.monitor.examples=20", "recipe.monitor.steps=1"]
     settings += ["training=standard", "runtime.threads=1", "logger=none"]
-    process = subprocess.Popen(
-        [sys.executable, "train.py", "-m", "seed=range(2)", *settings, f"output_dir={tmp_path}/killed"], cwd=ROOT
-    )
-    while process.poll() is None and not list((tmp_path / "killed").glob("*/*/seed1/state.pt")):
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
-    assert len(weights(tmp_path / "killed")) < 2
+    sweep = ["train.py", "-m", "seed=range(2)", *settings]
+    killed_after("seed1/state.pt", tmp_path, *sweep, f"output_dir={tmp_path}/killed")
+    assert len(weights(tmp_path / "killed")) == 1
     for place in ("killed", "whole"):
-        outcome = command("train.py", "-m", "seed=range(2)", *settings, f"output_dir={tmp_path}/{place}")
-        assert outcome.status == 0
+        assert command(*sweep, f"output_dir={tmp_path}/{place}").status == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     assert len(weights(tmp_path / "whole")) == 2
 
@@ -117,21 +99,20 @@ def test_a_failed_job_is_said_and_loses_no_other(command: Run, tmp_path: Path) -
     sweep = ["-m", "training=standard", "recipe.batch_size=0,50,9999", "seed=0,1"]
     outcome = command("train.py", *sweep, *TINY, f"output_dir={tmp_path}")
     assert outcome.status == 2
-    assert "error: recipe.batch_size=0; expected a whole number of at least 1" in outcome.err
-    assert (outcome.out + outcome.err).count("failed: recipe.batch_size=9999; expected between 1 and the 1100") == 2
+    assert "recipe.batch_size=0" in outcome.err
+    assert (outcome.out + outcome.err).count("recipe.batch_size=9999") >= 2
     assert len(weights(tmp_path)) == 2
 
 
 @pytest.mark.skipif(find_spec("submitit") is not None, reason="submitit is installed")
 def test_slurm_without_its_package_names_the_extra(command: Run, tmp_path: Path) -> None:
     outcome = command("train.py", "-m", "hydra/launcher=slurm", *TINY, f"output_dir={tmp_path}")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]" in outcome.err
+    assert refused(outcome, "pip install -e .[slurm]")
 
 
 def test_slurm_shows_itself_or_says_why_not() -> None:
     """The whole script takes minutes: here only that it says what is missing, where something is."""
-    script = "scripts/try_slurm.sh"
+    script = "scripts/dev/try_slurm.sh"
     subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
     environment = {**os.environ, "PYTHON": "/bin/false"}
     outcome = subprocess.run([f"./{script}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -259,7 +258,7 @@ def test_images() -> None:
     assert pixels and trace["z"][2][3] == pytest.approx(list(255 * pixels.pixels[2, 3]), rel=1e-4)
 
 
-def test_the_same_files_make_the_same_bytes_in_seconds_and_without_torch(report: Path, tmp_path: Path) -> None:
+def test_the_same_files_make_the_same_bytes_without_torch(report: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mnist" / "report-fast"
     shutil.copytree(report, folder)
     program = (
@@ -267,9 +266,7 @@ def test_the_same_files_make_the_same_bytes_in_seconds_and_without_torch(report:
         f"page.write(Path({str(folder)!r}))\n"
         "assert not {'torch', 'hydra', 'omegaconf', 'wandb', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)"
     )
-    started = time.monotonic()
     subprocess.run([sys.executable, "-c", program], check=True)
-    assert time.monotonic() - started < 30  # 0.6 s on an idle core
     first = (folder / "index.html").read_bytes()
     assert page.write(folder).read_bytes() == first
 

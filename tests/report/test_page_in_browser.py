@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,9 +149,8 @@ def test_on_paper_there_are_pictures_and_all_of_each_table(browser: Browser, ind
     browser.open(index, 1280, 900, dark=True)
     assert browser.pdf().startswith(b"%PDF")
     browser.send("Emulation.setEmulatedMedia", media="print")
-    time.sleep(0.1)
     shown = "[...document.querySelectorAll({!r})].filter(each => each.checkVisibility()).length"
-    assert browser.evaluate(shown.format("img.picture")) == 1
+    browser.wait_for(f"{shown.format('img.picture')} == 1")
     assert browser.evaluate(shown.format(".panels, .detail, .legend")) == 0
     assert browser.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
     assert browser.evaluate("getComputedStyle(document.body).color") == "rgb(27, 27, 27)"

@@ -2,7 +2,7 @@
 
 Libraries compute it as a convolution with as many output channels as the image has, one or three, where their
 vector units want 16 and more. Here a block of 4x4 pixels is one output position with 16 channels a colour: the same
-sum with a larger, zero-padded kernel, 2.6 times the arithmetic at many times the rate (see scripts/benchmark.py).
+sum with a larger, zero-padded kernel, 2.6 times the arithmetic at many times the rate (see scripts/dev/benchmark.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Put the numbers of outputs/reference into README.md and docs/*.md: python scripts/update_readme.py
+"""Put the numbers of outputs/reference into README.md and docs/*.md: python scripts/dev/update_readme.py
 
 The text between <!-- table: FILE --> and <!-- end --> becomes the content of outputs/reference/FILE.
 The text between <!-- results --> and <!-- end --> becomes the README's main table, computed from tables/*.json.
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from saddlepoint.results import read_json
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 RESULTS = re.compile(r"(<!-- results -->\n).*?(<!-- end -->)", re.DOTALL)

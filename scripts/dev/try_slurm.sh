@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Shows on a real SLURM, made from nothing on this machine, that a sweep survives a job's requeueing bit for bit.
 # Needs root and: apt-get install slurm-wlm munge; pip install -e .[slurm]. Two to five minutes.
-#   sudo PYTHON=.venv/bin/python scripts/try_slurm.sh
+#   sudo PYTHON=.venv/bin/python scripts/dev/try_slurm.sh
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 for program in munged slurmctld slurmd; do
     [ -x "/usr/sbin/$program" ] || { echo "skipped: no $program; apt-get install slurm-wlm munge"; exit 0; }

@@ -3,7 +3,7 @@
 Kills: short runs (train.py, then accuracy_table.py) are killed with kill -9 at random moments: anywhere, in the
 middle of a write, between a write and its rename, in an evaluation. The same command then goes on, and what the run
 leaves is compared with what an undisturbed one left: everything but times, rate and memory.
-Mutations: scripts/mutation_check.py. Examples: adversarial examples held against their threat, computed anew.
+Mutations: scripts/dev/mutation_check.py. Examples: adversarial examples held against their threat, computed anew.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from saddlepoint.threat import Threat
 
 log = logging.getLogger("soak")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # A run of a second with ten states, and an evaluation as long.
 RUN = [
@@ -246,7 +246,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.mutations:
         path = Path(cfg.folder) / "mutations.json"
         path.unlink(missing_ok=True)  # an earlier one's
-        subprocess.run([sys.executable, "scripts/mutation_check.py", f"--write={path}"], check=False)
+        subprocess.run([sys.executable, "scripts/dev/mutation_check.py", f"--write={path}"], check=False)
         found["mutations"] = read_json(path)
     found |= {"seed": cfg.seed, "seconds": round(time.monotonic() - started), "provenance": provenance(runtime)}
     write_json(Path(cfg.folder) / "soak.json", found)
