@@ -9,12 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from saddlepoint import jobs
 from saddlepoint.errors import InputError
 from saddlepoint.jobs import Training, spread, train
-from saddlepoint.runs import CONFIGS
 from saddlepoint.runtime import Runtime, visible_gpus
 from saddlepoint.training.checkpoint import RunDirectory
 
@@ -172,8 +170,8 @@ def test_why_a_child_failed(real: Callable[[str], Training], tmp_path: Path, pro
 
 def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runtime, "__post_init__", lambda self: setattr(self, "processes", SimpleNamespace(count=2)))
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"), pytest.raises(InputError, match="without torchrun"):
-        spread(compose("train"), None, 3)
+    with pytest.raises(InputError, match="without torchrun"):
+        spread(Runtime("cpu"), None, 3)
 
 
 @pytest.mark.parametrize(("jobs", "trainings", "expected"), [(None, 9, (4, 1)), (None, 1, (1, 4)), (2, 9, (2, 2))])
@@ -181,8 +179,7 @@ def test_cores_are_shared(
     monkeypatch: pytest.MonkeyPatch, jobs: int | None, trainings: int, expected: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4))
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        assert spread(compose("train", ["runtime.device=cpu"]), jobs, trainings) == (*expected, [])
+    assert spread(Runtime("cpu"), jobs, trainings) == (*expected, [])
 
 
 @pytest.mark.parametrize(

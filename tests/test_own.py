@@ -70,7 +70,6 @@ def test_the_readme_example_runs(mine: Path, command: Run, tmp_path: Path, monke
     }
     experiment = mine / "experiment" / "shapes.yaml"
     experiment.write_text(experiment.read_text().replace("shapes.npz", f"{tmp_path}/shapes.npz"))
-    variation = ",attack.steps=2,recipe.evaluations=2,recipe.monitor.examples=50,recipe.steps=300"
     for line in COMMANDS:
         script, *arguments = shlex.split(line)
         arguments = [argument.replace("theirs.pt", f"{tmp_path}/theirs.pt") for argument in arguments]
@@ -84,7 +83,7 @@ def test_the_readme_example_runs(mine: Path, command: Run, tmp_path: Path, monke
         outcome = command(script, *arguments, *settings, f"output_dir={tmp_path}/out")
         assert outcome.status == 0, (line, outcome.err)
         if "training=mixed" in arguments:  # somebody else publishes its weights
-            tensors = load_file(tmp_path / f"out/digits/mynet-mixed{variation}/seed0/last.safetensors")
+            tensors = load_file(*(tmp_path / "out/digits").glob("mynet-mixed,*/seed0/last.safetensors"))
             inner = {f"module.{name.removeprefix('network.')}": tensor for name, tensor in tensors.items()}
             torch.save({"state_dict": inner, "epoch": 3}, tmp_path / "theirs.pt")
         assert "mynet" in outcome.out or "shapes" in outcome.out
@@ -93,7 +92,7 @@ def test_the_readme_example_runs(mine: Path, command: Run, tmp_path: Path, monke
     assert len(tables) == 2
     assert len(naturals) == 1  # the imported weights are the trained ones
     assert float(naturals.pop().split()[0]) > 60
-    stored = yaml.safe_load((tmp_path / f"out/digits/mynet-mixed{variation}/seed0/config.yaml").read_text())
+    stored = yaml.safe_load(next((tmp_path / "out/digits").glob("mynet-mixed,*/seed0/config.yaml")).read_text())
     assert stored["dataset"]["network"]["network"] == {"_target_": "mine.MyNet", "hidden": 128}
     (shape_run,) = (tmp_path / "out/shapes").glob("*/seed0/training.json")
     assert shape_run.parent.parent.name.startswith("simple-pgd-fast,")  # what the experiment changes
@@ -209,15 +208,16 @@ def test_an_import_never_replaces_a_run_unasked(mine: Path, command: Run, tmp_pa
 
 
 def test_what_was_trained_against_another_threat_is_not_measured(mine: Path, command: Run, tmp_path: Path) -> None:
-    """A file that changes under a run's name would put its new eps over the old network's numbers."""
-    file = mine / "experiment" / "weak.yaml"
-    common = ["--config-dir", str(mine), *TINY, "experiment=weak", f"output_dir={tmp_path}/out"]
-    file.write_text("# @package _global_\nthreat: {eps: 1/16}\n")
-    assert command("train.py", *common, "training=standard").status == 0
-    file.write_text("# @package _global_\nthreat: {eps: 2/16}\n")
+    """A data set's file that changes under a run's name would put its new eps over the old network's numbers."""
+    for group in ("dataset", "recipe/paper", "report"):
+        (mine / group).mkdir(parents=True, exist_ok=True)
+        (mine / group / "weak.yaml").write_text("defaults: [digits]\n")
+    file, text = mine / "dataset" / "weak.yaml", "defaults: [digits]\neps: {linf: EPS}\n"
+    common = ["--config-dir", str(mine), *TINY, "dataset=weak", f"output_dir={tmp_path}/out"]
+    file.write_text(text.replace("EPS", "1/16"))
+    trained = command("train.py", *common, "training=standard")
+    assert trained.status == 0, trained.err
+    file.write_text(text.replace("EPS", "2/16"))
     outcome = command("scripts/accuracy_table.py", *common, "models=[simple]", "trainings=[standard]")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert (
-        "is of another threat (threat.eps is 1/16 there and 2/16 here); make it again with overwrite=true"
-        in outcome.err
-    )
+    assert "is of another threat (threat.eps is 1/16 there and 2/16 here)" in outcome.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,9 +45,8 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_end(tmp_path: Path) -> None
     killed, whole = (load_script("scripts/dev/soak.py").left_by(tmp_path / name) for name in ("killed", "whole"))
     kept = (".safetensors", "history.csv", ".npz", ".md")
     compared = [name for name in whole if name.endswith(kept) or "/results/" in name]
-    assert {"last.safetensors", "history.csv", "last-maxima-1.npz", "last-pgd.json", "accuracy.md"} <= {
-        Path(name).name for name in compared
-    }
+    names = {re.sub("-[0-9a-f]{6}(?=[.])", "", Path(name).name) for name in compared}
+    assert {"last.safetensors", "history.csv", "last-maxima-1.npz", "last-pgd.json", "accuracy.md"} <= names
     for name in compared:
         assert killed[name] == whole[name], name
 

@@ -1,7 +1,8 @@
 """Bring runs and reports of the layout before run.json into today's: python scripts/dev/move_evidence.py FOLDER
 
-FOLDER is like outputs/reference. Nothing is measured: results are renamed after their keys and sealed, config.yaml gains
-the settings that are new, run.json and report.json are written, tables name the new files. It stops at any other change.
+FOLDER is like outputs/reference. Nothing is measured: results are renamed after their keys and sealed, config.yaml
+gains the settings that are new, run.json and report.json are written, and tables name the new files. It stops at any
+other change.
 """
 
 from __future__ import annotations

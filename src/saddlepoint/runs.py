@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,7 @@ def differences(config: DictConfig) -> dict[str, Any]:
         key = ".".join(map(str, path))
         # Data of somebody's own have to be named and are part of every name; what is plain there may have parts here.
         known = path[0] in (*ELSEWHERE, "seed") or key in OWN_DATA or plain == "???"
+        known = known or (name != "evaluate" and path[0] not in training_keys())
         if raw == plain or known or (raw is ... and any(each[: len(path)] == path for each in ours)):
             continue
         if raw is ...:
@@ -198,13 +199,14 @@ def _key(override: str) -> str:
 
 def for_training(overrides: Sequence[str]) -> list[str]:
     """Of a command's overrides those that train.py knows too: what sets something that its config has."""
-    known = _training_keys()
-    return [each for each in overrides if _key(each) in known]
+    return [each for each in overrides if _key(each) in training_keys()]
 
 
-def _training_keys() -> set[str]:
+@cache
+def training_keys() -> frozenset[str]:
+    """What train.py's config has at the top, and its groups."""
     config = compose("train", [])
-    return {*map(str, config), *(group for group in config.hydra.runtime.choices if group != "hydra"), "hydra"}
+    return frozenset({*map(str, config), *config.hydra.runtime.choices})
 
 
 def data_folder(config: DictConfig) -> Path:
@@ -273,7 +275,7 @@ class Run:
     @cached_property
     def definition(self) -> dict[str, Any]:
         """What defines the run, as plain values with every reference resolved."""
-        keys = [str(key) for key in self.config if key not in ELSEWHERE]
+        keys = [str(key) for key in self.config if key in training_keys() and key not in ELSEWHERE]
         resolved: dict[str, Any] = {key: _resolved(self.config, [key]) for key in keys}
         data = resolved["dataset"]["data"]
         data.pop("root", None)  # the same data, wherever they are
