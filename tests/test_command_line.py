@@ -72,7 +72,7 @@ BAD_INPUT = [
     (["recipe.attack.model_mode=test"], "attack.model_mode=test; choose eval or train"),
     (["training.select=accuracy"], "training.select=accuracy; choose robust or natural"),
     (["threat.norm=l3"], "l3"),
-    (["threat.bounds=[1,0]"], "threat.bounds=(1.0, 0.0) is empty; expected low < high"),
+    (["threat.bounds=[1,0]"], "threat.bounds=[1, 0]; expected [0, 1]"),
     (["threat.eps="], "threat.eps= is not a number"),
     (["threat.eps='"], "threat.eps='"),
     (["+threat.colour=red"], "unexpected keyword argument 'colour'"),

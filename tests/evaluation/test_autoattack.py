@@ -78,11 +78,6 @@ def test_it_describes_itself(data: Data) -> None:
     }
 
 
-def test_other_bounds_are_refused() -> None:
-    with pytest.raises(InputError, match="AutoAttack knows images in"):
-        AutoAttack(Threat("linf", 1, (0, 255)))
-
-
 def test_missing_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
