@@ -426,6 +426,15 @@ def test_blind_tells_images_without_a_gradient_at_the_start() -> None:
     assert target.blind(Flat(), x, y).tolist() == [False, True, True]
 
 
+def test_an_example_that_is_broken_already_needs_no_gradient() -> None:
+    """CW's loss is flat beyond the boundary, here at a half."""
+    model = linear(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5, -0.5]))
+    x, y = torch.tensor([0.3, 0.6]).reshape(2, 1, 1, 1), torch.tensor([0, 0])
+    attack = PGD(Threat("linf", 0.1), 1, loss=Margin(), random_start=False)
+    assert torch.equal(attack(model, x, y)[1], x[1])
+    assert attack.blind(model, x, y).tolist() == [False, False]
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_no_eps_leaves_the_images_unchanged(
     batch_norm_network: nn.Module, images: Tensor, labels: Tensor, norm: str

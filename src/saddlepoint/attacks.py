@@ -166,10 +166,15 @@ class PGD:
         return self.threat.project(self.threat.step(x_adv, grad, self.alpha), x)
 
     def blind(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Where the first gradient of a run is exactly zero or not finite, so that it cannot guide: bool (n,)."""
+        """Examples that stand where a run starts and have no gradient there: exactly zero or not finite. Bool (n,)."""
         with undisturbed(model, self.model_mode):
-            grad = self._gradient(model, self.start(x, generator), y)[0].flatten(1)
-        return ~(grad.isfinite().all(1) & grad.any(1))
+            grad, logits = self._gradient(model, self.start(x, generator), y)
+        flat = grad.flatten(1)
+        return ~self._broken(logits, y) & ~(flat.isfinite().all(1) & flat.any(1))
+
+    def _broken(self, logits: Tensor, y: Tensor) -> Tensor:
+        hit = logits.argmax(1) == y
+        return hit if self.targeted else ~hit
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """The first iterate."""
@@ -211,8 +216,7 @@ class PGD:
     def _judge(self, model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with undisturbed(model):
             logits = model(x_adv)
-        hit = logits.argmax(1) == y
-        return self.ascended(logits, y), hit if self.targeted else ~hit
+        return self.ascended(logits, y), self._broken(logits, y)
 
 
 @dataclass

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 class Outcome:
     """`correct`: bool (n,), per example; `loss`: mean cross-entropy on the examples that were classified.
 
-    `blind`: the share of examples whose first gradient is zero or not finite (PGD.blind); None for no attack and for
-    another library's.
+    `blind`: the share of examples that stand where the attack starts and have no gradient there (PGD.blind); None for
+    no attack and for another library's.
     """
 
     correct: np.ndarray
