@@ -18,7 +18,7 @@ from saddlepoint.errors import InputError
 from saddlepoint.report import page
 from saddlepoint.report.items import ITEMS
 from saddlepoint.report.plots import figure
-from saddlepoint.results import read_json
+from saddlepoint.results import read_json, write_json
 
 
 class Page(HTMLParser):
@@ -66,7 +66,7 @@ def made(report: Path) -> Page:
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "digits" / "report"
-    folder.mkdir(parents=True)
+    write_json(folder / "report.json", {"overrides": ["dataset=digits"]})
     return folder
 
 
@@ -111,21 +111,31 @@ def test_the_scripts_exist(script: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "command"),
+    ("overrides", "command"),
     [
-        ("outputs/digits/report", "dataset=digits"),
-        ("outputs/mnist/report-fast", "dataset=mnist recipe=fast"),
-        ("outputs/mnist/report,threat.eps=0.2", "dataset=mnist threat.eps=0.2"),
-        ("outputs/cifar10/report-fast,threat.eps=4_255", "dataset=cifar10 recipe=fast threat.eps=4/255"),
-        ("outputs/digits/report,monitor.examples=9", "dataset=digits ++monitor.examples=9"),
-        ("outputs/reference/digits/report", "dataset=digits output_dir=outputs/reference"),
-        ("made/digits/report", "dataset=digits output_dir=made"),
-        ("/scratch/outputs/digits/report", "dataset=digits output_dir=/scratch/outputs"),
-        ("outputs/a b/report", "'dataset=a b'"),
+        ([], ""),
+        (["dataset=mnist", "recipe=fast"], "dataset=mnist recipe=fast "),
+        (["threat.eps=4/255", "models=[wide]"], "threat.eps=4/255 'models=[wide]' "),
+        (["+monitor.examples=9", "~attack.loss"], "+monitor.examples=9 '~attack.loss' "),
+        (["training.select=natural", "output_dir=elsewhere"], "++training.select=natural "),
     ],
 )
-def test_commands_are_of_the_runs_that_the_folder_holds(folder: str, command: str) -> None:
-    assert page._command(ROOT / folder, ITEMS[0]) == f"python scripts/accuracy_table.py {command}"
+def test_commands_have_the_settings_of_the_report_and_its_place(
+    tmp_path: Path, overrides: list[str], command: str
+) -> None:
+    folder = tmp_path / "digits" / "report"
+    write_json(folder / "report.json", {"overrides": overrides})
+    assert page._command(folder, ITEMS[0]) == f"python scripts/accuracy_table.py {command}output_dir={tmp_path}"
+
+
+def test_a_report_without_its_settings_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "digits" / "report"
+    folder.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"no report\.json; run the script that made it once more"):
+        page.render(folder)
+    write_json(folder / "report.json", {"overrides": "dataset=mnist"})
+    with pytest.raises(InputError, match=r"report\.json lists no overrides"):
+        page.render(folder)
 
 
 def test_the_headline_has_ours_the_papers_and_the_difference(made: Page) -> None:
