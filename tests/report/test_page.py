@@ -12,11 +12,11 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 from command_line import ROOT
+from saddlepoint.report.items import ITEMS
 from sample_report import PLANTED, accuracy, curves, filters, histograms
 
 from saddlepoint.errors import InputError
 from saddlepoint.report import page
-from saddlepoint.report.items import ITEMS
 from saddlepoint.report.plots import figure
 from saddlepoint.results import read_json
 
