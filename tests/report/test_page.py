@@ -12,10 +12,10 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 from command_line import ROOT
-from saddlepoint.report.items import ITEMS
 from sample_report import PLANTED, accuracy, curves, filters, histograms
 
 from saddlepoint.errors import InputError
+from saddlepoint.paper import SECTIONS
 from saddlepoint.report import page
 from saddlepoint.report.plots import figure
 from saddlepoint.results import read_json
@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(report: Path) -> Page:
-    return Page(page.render(report))
+    return Page(page.render(report, SECTIONS))
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def empty(tmp_path: Path) -> Path:
 
 def test_every_item_has_a_section_in_its_order_and_a_line_in_the_contents(made: Page) -> None:
     sections = [attributes["id"] for tag, attributes in made.elements if tag == "section"]
-    assert sections == [*(item.anchor for item in ITEMS), "something_else"]
+    assert sections == [*(item.anchor for item in SECTIONS), "something_else"]
     assert [link for link in made.links() if link.startswith("#")][: len(sections)] == [f"#{name}" for name in sections]
-    for item in ITEMS:
+    for item in SECTIONS:
         assert item.title in made.text[item.anchor] and item.claim in made.text[item.anchor]
 
 
@@ -94,8 +94,10 @@ def test_what_is_missing_is_shown_with_its_command(report: Path, made: Page) -> 
 
 
 def test_an_empty_report_is_all_missing(empty: Path) -> None:
-    made = Page(page.render(empty))
-    names = [f"{kind}/{name}.json" for item in ITEMS for kind in ("tables", "figures") for name in getattr(item, kind)]
+    made = Page(page.render(empty, SECTIONS))
+    names = [
+        f"{kind}/{name}.json" for item in SECTIONS for kind in ("tables", "figures") for name in getattr(item, kind)
+    ]
     text = " ".join(made.text.values())
     assert len(names) == len(set(names)) >= 21
     assert all(f"Missing: {name}." in text for name in names)
@@ -105,7 +107,7 @@ def test_an_empty_report_is_all_missing(empty: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("script", sorted({item.script for item in ITEMS}))
+@pytest.mark.parametrize("script", sorted({item.arguments[0] for item in SECTIONS}))
 def test_the_scripts_exist(script: str) -> None:
     assert (ROOT / "scripts" / f"{script}.py").exists()
 
@@ -125,7 +127,7 @@ def test_the_scripts_exist(script: str) -> None:
     ],
 )
 def test_commands_are_of_the_runs_that_the_folder_holds(folder: str, command: str) -> None:
-    assert page._command(ROOT / folder, ITEMS[0]) == f"python scripts/accuracy_table.py {command}"
+    assert page._command(ROOT / folder, SECTIONS[0]) == f"python scripts/accuracy_table.py {command}"
 
 
 def test_the_headline_has_ours_the_papers_and_the_difference(made: Page) -> None:
@@ -141,7 +143,7 @@ def test_without_published_numbers_the_headline_says_so(empty: Path) -> None:
     for record in table.records:
         record |= {"paper": None, "difference": None, "source": None}
     table.write(empty / "tables", "accuracy")
-    top = Page(page.render(empty)).text[""]
+    top = Page(page.render(empty, SECTIONS)).text[""]
     assert "The paper has no numbers for these networks." in top and "94.0" in top
 
 
@@ -150,7 +152,7 @@ def test_a_table_of_nothing_has_no_headline(empty: Path) -> None:
     for record in table.records:
         record["value"] = None
     table.write(empty / "tables", "accuracy")
-    assert "No accuracy has been measured yet" in Page(page.render(empty)).text[""]
+    assert "No accuracy has been measured yet" in Page(page.render(empty, SECTIONS)).text[""]
 
 
 def test_cells_have_everything_their_record_says(report: Path, made: Page) -> None:
@@ -263,12 +265,13 @@ def test_the_same_files_make_the_same_bytes_without_torch(report: Path, tmp_path
     shutil.copytree(report, folder)
     program = (
         "import sys; from pathlib import Path; from saddlepoint.report import page\n"
-        f"page.write(Path({str(folder)!r}))\n"
+        f"page.write(Path({str(folder)!r}), [page.Section('Accuracy', '', '', tables=('accuracy',))])\n"
         "assert not {'torch', 'hydra', 'omegaconf', 'wandb', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
     first = (folder / "index.html").read_bytes()
-    assert page.write(folder).read_bytes() == first
+    section = page.Section("Accuracy", "", "", tables=("accuracy",))
+    assert page.write(folder, [section]).read_bytes() == first
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,7 @@ def test_a_damaged_file_is_named(empty: Path, file: str, content: str, message: 
     (empty / file).parent.mkdir()
     (empty / file).write_text(content)
     with pytest.raises(InputError, match=message) as raised:
-        page.write(empty)
+        page.write(empty, SECTIONS)
     assert file in str(raised.value) and "\n" not in str(raised.value)
     assert not (empty / "index.html").exists()
 

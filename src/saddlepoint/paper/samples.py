@@ -62,8 +62,8 @@ ITEM = Item(
         Section(
             "Sample adversarial examples",
             "ICLR Figure 12",
-            "Large l_2 perturbations of a robust network's images make them look like another class, also to people; "
-            "a naturally trained network changes its mind over noise.",
+            "Within an l_2 distance of 4 the perturbations of MNIST images are large enough for people to misclassify "
+            "them too.",
             figures=("samples",),
         ),
     ),

@@ -378,6 +378,6 @@ def samples(
         rows,
         size=(1.5, 1.5),
         caption="Figure 12 (ICLR). Perturbations (grey is no change, each scaled to its largest) and adversarial "
-        "images, with the predicted class before and after. The paper: adversarial images of the robust network in a "
-        "large l2 ball resemble the class that they are taken for.",
+        "images, with the predicted class before and after. The paper: within l2 4, on MNIST, people misclassify them "
+        "too.",
     )

@@ -59,7 +59,7 @@ class Section:
 def write(folder: Path, sections: Sequence[Section]) -> Path:
     """index.html in a report's folder, such as outputs/digits/report; the same files give the same bytes.
 
-    `sections` are shown in their order, and then whatever else is there. The first one has the accuracies.
+    `sections` are shown in their order, and then whatever else is there.
     Raises InputError if there is no such folder, or a file in it is not what its place says.
     """
     if not folder.is_dir():
@@ -86,7 +86,7 @@ def render(folder: Path, sections: Sequence[Section]) -> str:
         dataset=folder.parent.name,
         settings=[each for each in _settings(folder) if not each.startswith(("dataset=", "output_dir="))],
         sections=shown,
-        headline=_headline(folder, shown[0]),
+        headline=_headline(folder, shown),
         style=Markup(source.joinpath("page.css").read_text()),
         scripts=[Markup(script) for script in scripts],
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
@@ -245,9 +245,10 @@ def _details(record: Content, command: str) -> list[Content]:
     return rows
 
 
-def _headline(folder: Path, accuracy: Content) -> Content | None:
+def _headline(folder: Path, sections: Sequence[Content]) -> Content | None:
     """Of the accuracy table: the widest networks trained adversarially and naturally, ours beside the paper's."""
-    table = next((part for part in accuracy["parts"] if part["kind"] == "table"), None)
+    parts = [part for each in sections if "accuracy" in each["item"].tables for part in each["parts"]]
+    table = next((part for part in parts if part["kind"] == "table"), None)
     if table is None:
         return None
     networks, command = [], table["commands"][0]
