@@ -42,10 +42,11 @@ def main(cfg: DictConfig) -> None:
     runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
     recipe: Recipe = build(cfg.trainer)
-    check(model, data.train.take(2).images(slice(None)), data.classes)
+    few, looked = data.train.take(8), {"training_batch": recipe.batch_size, "trust": cfg.trust_network}
+    check(model, few.images(slice(None)), data.classes, **looked)
     for size, _ in recipe.stages:
         try:
-            check(model, data.train.take(2).resized(size).images(slice(None)), data.classes)
+            check(model, few.resized(size).images(slice(None)), data.classes, **looked)
         except InputError as error:
             raise InputError(f"recipe.grow={recipe.grow}: {error}") from None
     source = run.source()

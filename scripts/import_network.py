@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     model.to(runtime.torch_device).eval()
     data = build(cfg.dataset.data).to(runtime.torch_device)
     sample = data.test.take(500)
-    check(model, sample.images(slice(0, 8)), data.classes)
+    check(model, sample.images(slice(0, 8)), data.classes, trust=cfg.trust_network)
     found = check_range(model, sample.images(slice(None)), sample.labels)
     names = {key: cfg[key].name for key in ("dataset", "model", "training")}
     # Of what is built around the weights, such as a normalisation, they say nothing: results must not outlive it.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from saddlepoint.attacks import PGD, Targeted, undisturbed
 from saddlepoint.data import load
 from saddlepoint.errors import InputError
-from saddlepoint.losses import CrossEntropy, Margin
+from saddlepoint.losses import CrossEntropy, LogOdds, Margin
 from saddlepoint.models import CNN
 from saddlepoint.results import interval
 from saddlepoint.runtime import has_fast_bfloat16
@@ -181,12 +181,6 @@ def test_images_out_of_range_are_refused(
         pgd(batch_norm_network, change(images), labels)
 
 
-def test_bounds_are_the_threats(batch_norm_network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    attack = PGD(Threat("linf", 8, (0, 255)), steps=2)
-    x_adv = attack(batch_norm_network, 255 * images, labels)
-    assert (x_adv - 255 * images).abs().amax().item() == pytest.approx(8, abs=1e-4)
-
-
 def test_the_iterates_climb(batch_norm_network: nn.Module, images: Tensor, labels: Tensor) -> None:
     attack = PGD(Threat("linf", 0.1), steps=10, step_size=0.01, random_start=False)
     x_adv = attack(batch_norm_network, images, labels)
@@ -293,6 +287,154 @@ def test_the_targeted_objective_is_minus_the_loss() -> None:
     assert torch.equal(PGD(threat, 1, loss=Margin(2)).objective(logits, y), Margin(2)(logits, y))
 
 
+class Scaled(nn.Module):
+    """Logits times a factor: the same classes, the same boundary."""
+
+    def __init__(self, network: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.network, self.factor = network, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return logits * self.factor
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[nn.Module, Tensor, Tensor]:
+    """A network that learned the digits a little, and test images that it classifies rightly."""
+    data = load("digits", "data", 197)
+    model = CNN(1, image_size=8, generator=seeded(0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for step in range(100):
+        chosen = slice(50 * (step % 22), 50 * (step % 22) + 50)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(data.train.images(chosen)), data.train.labels[chosen]).backward()
+        optimizer.step()
+    x, y = data.test.images(slice(None)), data.test.labels
+    right = model(x).argmax(1) == y
+    return model, x[right][:200], y[right][:200]
+
+
+ON_DIGITS = {
+    "fgsm": PGD(Threat("linf", 0.08), 1, "eps", random_start=False),
+    "pgd": PGD(Threat("linf", 0.06), 10),
+    "fgsm l2": PGD(Threat("l2", 0.5), 1, "eps", random_start=False),
+    "pgd l2": PGD(Threat("l2", 0.4), 10),
+    "restarts": PGD(Threat("linf", 0.06), 2, restarts=3),
+    "targeted": Targeted(PGD(Threat("linf", 0.08), 10, targeted=True)),
+    "targeted l2": Targeted(PGD(Threat("l2", 0.6), 10, targeted=True)),
+}
+
+
+@pytest.mark.parametrize("name", ON_DIGITS)
+def test_the_scale_of_the_logits_changes_nothing(digits: tuple[nn.Module, Tensor, Tensor], name: str) -> None:
+    """Where one wrong class dominates all do the same; at scale 1 the others have a say in the direction."""
+    model, x, y = digits
+
+    def standing(factor: float) -> float:
+        x_adv = ON_DIGITS[name](Scaled(model, factor), x, y, seeded(0))
+        return (model(x_adv).argmax(1) == y).float().mean().item()
+
+    accuracies = [standing(factor) for factor in (1, 10, 100, 1000)]
+    assert 0.1 < accuracies[0] < 0.9
+    assert accuracies == pytest.approx([accuracies[0]] * 4, abs=0.03)
+
+
+def test_cross_entropy_itself_would_saturate(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    model, x, y = digits
+    attack = PGD(Threat("linf", 0.06), 10, loss=lambda logits, y: CrossEntropy()(logits, y))
+    left = [
+        (model(attack(Scaled(model, factor), x, y, seeded(0))).argmax(1) == y).float().mean() for factor in (1, 100)
+    ]
+    assert left[1] > left[0] + 0.2
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_ascended_gradient_has_the_direction_of_cross_entropys(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor, targeted: bool
+) -> None:
+    x = images.clone().requires_grad_()
+    attack, y = PGD(Threat("linf", 0.1), 1, targeted=targeted), (labels + targeted) % 3
+    ascended, objective = (
+        torch.autograd.grad(each(batch_norm_network(x), y).sum(), x)[0].flatten(1)
+        for each in (attack.ascended, attack.objective)
+    )
+    assert objective.norm(dim=1).min() > 1e-3
+    torch.testing.assert_close(torch.cosine_similarity(ascended, objective), torch.ones(6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_is_ascended_of_half_precision_logits_is_computed_in_float32(dtype: torch.dtype) -> None:
+    """Its exponentials would overflow float16, and a sum of eight bits would lose the smaller of two logits."""
+    logits, y = torch.tensor([[256.0, 255.0, -256.0], [1.0, 1.0, 256.0]], dtype=dtype), torch.tensor([2, 0])
+    attack = PGD(Threat("linf", 0.1), 1)
+    expected = LogOdds()(logits.double(), y).float()
+    assert attack.ascended(logits, y).dtype == torch.float32
+    torch.testing.assert_close(attack.ascended(logits, y), expected)
+    logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(attack.ascended(logits, y).sum(), logits)
+    torch.testing.assert_close(gradient.float(), torch.tensor([[0.731, 0.269, -1], [-1, 0, 1]]), atol=2e-3, rtol=0)
+
+
+def test_the_reported_objective_is_cross_entropy_and_the_step_is_the_attacks(
+    batch_norm_network: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    attack = PGD(Threat("l2", 0.2), 1, random_start=False)
+    x_adv, objective = attack.ascend(batch_norm_network, images, images, labels)
+    torch.testing.assert_close(objective, CrossEntropy()(batch_norm_network(images), labels))
+    assert torch.equal(x_adv, attack(batch_norm_network, images, labels))
+    assert not objective.requires_grad
+
+
+def test_restarts_are_told_apart_where_cross_entropy_rounds_to_zero() -> None:
+    """One pixel, never broken; the margin falls with it, from 200 to 100, and cross-entropy is 0 throughout."""
+
+    class Far(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([200 - 100 * x.flatten(1), torch.zeros(len(x), 1)], 1)
+
+    x, y = torch.full((50, 1, 1, 1), 0.5), torch.zeros(50, dtype=torch.int64)
+    assert (CrossEntropy()(Far()(x), y) == 0).all()
+    few, many = (PGD(Threat("linf", 0.5), 1, 0, restarts=n)(Far(), x, y, seeded(0)).mean() for n in (1, 20))
+    assert few < 0.6 and many > 0.9
+
+
+def test_blind_tells_images_without_a_gradient_at_the_start() -> None:
+    class Broken(nn.Module):
+        """An infinite gradient at 0, and 0 / 0 at 1."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = x.flatten(1).sqrt() + (1 - x.flatten(1)).norm(dim=1, keepdim=True) / (1 - x.flatten(1))
+            return torch.cat([z, torch.zeros_like(z)], 1)
+
+    class Flat(nn.Module):
+        """No gradient below 0.5."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = torch.relu(x.flatten(1) - 0.5)
+            return torch.cat([z, torch.zeros_like(z)], 1)
+
+    x, y = torch.tensor([0.7, 0.0, 1.0]).reshape(3, 1, 1, 1), torch.zeros(3, dtype=torch.int64)
+    attack = PGD(Threat("linf", 0.1), 3, random_start=False)
+    assert attack.blind(Broken(), x, y).tolist() == [False, True, True]
+    x = torch.tensor([0.7, 0.45, 0.3]).reshape(3, 1, 1, 1)
+    assert attack.blind(Flat(), x, y).tolist() == [False, True, True]
+    started = PGD(Threat("linf", 0.1), 3)
+    ends = {tuple(started.blind(Flat(), x, y, seeded(seed)).tolist()) for seed in range(20)}
+    assert ends == {(False, True, True), (False, False, True)}
+    target = Targeted(PGD(Threat("linf", 0.1), 3, random_start=False, targeted=True))
+    assert target.blind(Flat(), x, y).tolist() == [False, True, True]
+
+
+def test_an_example_that_is_broken_already_needs_no_gradient() -> None:
+    """CW's loss is flat beyond the boundary, here at a half."""
+    model = linear(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5, -0.5]))
+    x, y = torch.tensor([0.3, 0.6]).reshape(2, 1, 1, 1), torch.tensor([0, 0])
+    attack = PGD(Threat("linf", 0.1), 1, loss=Margin(), random_start=False)
+    assert torch.equal(attack(model, x, y)[1], x[1])
+    assert attack.blind(model, x, y).tolist() == [False, False]
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_no_eps_leaves_the_images_unchanged(
     batch_norm_network: nn.Module, images: Tensor, labels: Tensor, norm: str
@@ -341,6 +483,25 @@ def test_describe_says_everything_in_json() -> None:
         "model_mode": "eval",
     }
     assert PGD(Threat("linf", 0.2), 5).describe()["step_size"] == "0.1"
+
+
+def test_describe_says_what_is_ascended_where_it_is_not_the_loss() -> None:
+    described = PGD(Threat("linf", 0.2), 5).describe()
+    assert (described["loss"], described["ascends"]) == ("CrossEntropy()", "LogOdds()")
+    assert "ascends" not in PGD(Threat("linf", 0.2), 5, loss=Margin()).describe()
+
+
+@pytest.mark.parametrize(
+    ("steps", "step_size", "reach"),
+    [(20, 0.001, "0.02"), (3, "1/15", None), (1, "eps", None), (1, 0.19, "0.19"), (7, None, None), (9, 0, "0")],
+)
+def test_steps_that_cannot_reach_the_edge_are_said_once(
+    steps: int, step_size: float | str | None, reach: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    attack = PGD(Threat("linf", 0.2), steps, step_size)
+    assert attack.describe().get("reach") == reach
+    assert attack.scaled(0.3).reaches == attack.reaches == (reach is None)
+    assert [f"reach {reach}, and eps is 0.2" in message for message in caplog.messages] == [True] * (reach is not None)
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,10 @@ def report(outputs: Path, kind: str, name: str) -> Path:
 @pytest.mark.parametrize("script", PARTS)
 def test_scripts_make_their_part_once(script: str, made: Path, copied: Path, command: Run) -> None:
     tables, figures = PARTS[script]
-    parts = [report(copied, "tables", f"{name}.json") for name in tables]
-    parts += [report(copied, "figures", f"{name}.json") for name in figures]
-    before = [path.read_text() for path in parts]
-    for path in parts[: len(tables)]:
+    paths = [report(copied, "tables", f"{name}.json") for name in tables]
+    paths += [report(copied, "figures", f"{name}.json") for name in figures]
+    before = [path.read_text() for path in paths]
+    for path in paths[: len(tables)]:
         records = read_json(path)["records"]
         assert records and not any(record.get("value", 0) is None for record in records)
         for record in records:
@@ -98,7 +98,8 @@ def test_scripts_make_their_part_once(script: str, made: Path, copied: Path, com
     outcome = command(f"scripts/{script}.py", *SETTINGS, f"output_dir={copied}")
     assert (outcome.status, outcome.err) == (0, "")
     assert "measuring" not in outcome.out  # all of it is there
-    assert [path.read_text().replace(str(copied), str(made)) for path in parts] == before  # but for the command
+    # But for the folder, which stands in the commands.
+    assert [path.read_text().replace(str(copied), str(made)) for path in paths] == before
 
 
 def test_the_tables_agree_with_each_other(made: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from saddlepoint.errors import InputError
-from saddlepoint.threat import Threat, parse_number
+from saddlepoint.threat import L2, Threat, parse_number
 
 PIXEL = st.sampled_from([0.0, 1.0]) | st.floats(0, 1, width=32)
 ANY_PIXEL = st.floats(-3, 3, width=32)
@@ -56,34 +58,39 @@ def test_numbers_too_large_for_a_float_are_refused(value: float | str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("norm", "eps", "bounds", "message"),
+    ("norm", "eps", "message"),
     [
-        ("l1", 0.1, (0, 1), "unknown norm 'l1'; choose linf or l2"),
-        ("linf", -0.1, (0, 1), "is negative"),
-        ("l2", "-1/2", (0, 1), "is negative"),
-        ("linf", 1.5, (0, 1), r"above the pixel range 1; images are in \[0, 1\]"),
-        ("linf", 8, (0, 1), "above the pixel range"),
-        ("linf", 0.1, (1, 0), "is empty"),
-        ("linf", 0.1, (0, 0), "is empty"),
+        ("l1", 0.1, "unknown norm 'l1'; choose linf or l2"),
+        ("linf", -0.1, "is negative"),
+        ("l2", "-1/2", "is negative"),
+        ("linf", 1.5, r"above the pixel range 1; images are in \[0, 1\]"),
+        ("linf", 8, "above the pixel range"),
     ],
 )
-def test_impossible_threats_are_refused(norm: str, eps: float | str, bounds: tuple[int, int], message: str) -> None:
+def test_impossible_threats_are_refused(norm: str, eps: float | str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Threat(norm, eps, bounds)
+        Threat(norm, eps)
+
+
+@pytest.mark.parametrize("bounds", [(-1, 1), [0, 255], (1, 0), [0, 1, 1], None, 1])
+def test_other_bounds_are_refused(bounds: Any) -> None:
+    with pytest.raises(InputError, match=r"^threat\.bounds=.*; expected \[0, 1\]: .*saddlepoint\.models\.Normalized"):
+        Threat("linf", 0.1, bounds)
+    assert Threat("linf", 0.1, [0.0, 1.0]).bounds == Threat("linf", 0.1, (0, 1)).bounds == (0, 1)
 
 
 def test_eps_is_printed_as_it_was_written() -> None:
-    assert repr(Threat("linf", "8/255")) == "Threat(linf, eps=8/255, bounds=(0.0, 1.0))"
+    assert repr(Threat("linf", "8/255")) == "Threat(linf, eps=8/255)"
 
 
 def test_the_whole_pixel_range_is_a_threat_and_l2_may_exceed_it() -> None:
-    assert Threat("linf", 255, (0, 255)).eps == 255
+    assert Threat("linf", 1).eps == 1
     assert Threat("l2", 1.5).eps == 1.5
 
 
 def test_scaled_multiplies_eps_and_keeps_the_rest() -> None:
-    threat = Threat("l2", "1/2", (-1, 1)).scaled(0.5)
-    assert (threat.norm, threat.eps, threat.bounds) == ("l2", 0.25, (-1.0, 1.0))
+    threat = Threat("l2", "1/2").scaled(0.5)
+    assert (threat.norm, threat.eps) == ("l2", 0.25)
 
 
 @given(threats, images(PIXEL), images(ANY_PIXEL))
@@ -97,24 +104,20 @@ def test_projection_is_inside_the_ball_and_the_bounds(threat: Threat, x: Tensor,
     norm=st.sampled_from(["linf", "l2"]),
     shape=st.lists(st.integers(1, 5), min_size=2, max_size=4),
     dtype=st.sampled_from([torch.float32, torch.float64]),
-    bounds=st.sampled_from([(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)]),
-    part=st.sampled_from([0.0, 1e-9, 1.0]) | st.floats(0, 1),
+    eps=st.sampled_from([0.0, 1e-9, 1.0]) | st.floats(0, 1),
     seed=st.integers(0, 2**31),
 )
-def test_projection_for_any_shape_type_and_bounds(
-    norm: str, shape: list[int], dtype: torch.dtype, bounds: tuple[float, float], part: float, seed: int
+def test_projection_for_any_shape_and_type(
+    norm: str, shape: list[int], dtype: torch.dtype, eps: float, seed: int
 ) -> None:
-    (low, high), generator = bounds, torch.Generator().manual_seed(seed)
-    threat = Threat(norm, part * (high - low), bounds)
-    x = (torch.rand(shape, generator=generator, dtype=dtype) * 1.5 - 0.25).clamp(0, 1) * (high - low) + low
-    x = x.clamp(low, high)
-    anywhere = x + torch.randn(shape, generator=generator, dtype=dtype) * (high - low)
+    threat, generator = Threat(norm, eps), torch.Generator().manual_seed(seed)
+    x = (torch.rand(shape, generator=generator, dtype=dtype) * 1.5 - 0.25).clamp(0, 1)
+    anywhere = x + torch.randn(shape, generator=generator, dtype=dtype)
     for point in (threat.project(anywhere, x), threat.random_point(x, generator)):
         assert (point.shape, point.dtype) == (x.shape, dtype)
-        assert (length(point - x, norm) <= threat.eps + 1e-6 * (high - low)).all()
-        assert point.min() >= low and point.max() <= high
-        torch.testing.assert_close(threat.project(point, x), point, atol=1e-6 * (high - low), rtol=0)
-    if part == 0:
+        assert_inside(threat, point, x)
+        torch.testing.assert_close(threat.project(point, x), point, atol=1e-6, rtol=0)
+    if eps == 0:
         assert torch.equal(threat.project(anywhere, x), x)
 
 
@@ -125,7 +128,7 @@ def test_projections_are_the_nearest_points(x: Tensor, anywhere: Tensor, eps: fl
     found = Threat("linf", eps).project(anywhere, x).flatten().tolist()
     for mine, a, b in zip(found, anywhere.flatten().tolist(), x.flatten().tolist(), strict=True):
         assert mine == pytest.approx(min(max(a, b - eps, 0.0), b + eps, 1.0), abs=1e-12)
-    found_l2 = Threat("l2", eps, (-10, 10)).project(anywhere, x)  # far from the bounds: the ball alone
+    found_l2 = L2.project(anywhere, x, eps)  # the ball alone
     for mine_l2, a_l2, b_l2 in zip(found_l2, anywhere, x, strict=True):
         distance = float((a_l2 - b_l2).norm())
         expected = a_l2 if distance <= eps else b_l2 + (a_l2 - b_l2) * (eps / distance)
@@ -157,11 +160,9 @@ def test_projection_by_hand() -> None:
     torch.testing.assert_close(Threat("linf", 0.35).project(far, x), x + torch.tensor([0.3, -0.35]))
 
 
-def test_projection_clips_to_the_bounds_of_the_threat() -> None:
+def test_projection_clips_to_the_range_of_images() -> None:
     x = torch.tensor([[[[0.1, 0.9]]]])
     assert torch.equal(Threat("linf", 0.3).project(x + torch.tensor([-1, 1]), x), torch.tensor([[[[0.0, 1.0]]]]))
-    wide = Threat("linf", 10, (0, 255)).project(100 * x + 50, 100 * x)
-    torch.testing.assert_close(wide, 100 * x + 10)
 
 
 def test_no_radius_leaves_only_the_image() -> None:
@@ -186,6 +187,14 @@ def test_l2_steps_have_the_step_size_as_length_and_the_gradient_as_direction() -
 def test_an_l2_step_without_a_gradient_stays_where_it_is_however_long() -> None:
     x = torch.full((1, 1, 2, 2), 0.5)
     assert torch.equal(Threat("l2", 6).step(x, torch.zeros_like(x), 6.0), x)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_step_leaves_pixels_without_a_gradient_and_moves_the_others(norm: str) -> None:
+    """NaN is no direction; infinite is one."""
+    x, grad = torch.full((2, 1, 1, 2), 0.5), torch.tensor([[torch.nan, -3.0], [torch.inf, 0.0]]).reshape(2, 1, 1, 2)
+    delta = Threat(norm, 0.3).step(x, grad, 0.1) - x
+    torch.testing.assert_close(delta, torch.tensor([[0.0, -0.1], [0.1, 0.0]]).reshape(2, 1, 1, 2))
 
 
 def test_an_l2_step_along_a_minute_gradient_has_the_step_size() -> None:

@@ -4,7 +4,7 @@
     x_adv = attack(model, x, y, generator)
 
 FGSM is PGD(threat, steps=1, step_size=eps, random_start=False). An attack is a pure function of the
-model, the images (n, c, h, w) in the threat's bounds, the labels (n,) and the generator. It computes the
+model, the images (n, c, h, w) in [0, 1], the labels (n,) and the generator. It computes the
 input's gradient alone, and leaves the model as it found it. Precision is the caller's: under
 torch.autocast the forward passes run in the lower precision, while images, steps and projections stay in
 float32.
@@ -12,7 +12,9 @@ float32.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.errors import InputError, whole
-from saddlepoint.losses import CrossEntropy, Loss
+from saddlepoint.losses import CrossEntropy, Loss, surrogate
 from saddlepoint.threat import Threat, parse_number
+
+log = logging.getLogger(__name__)
 
 
 class Attack(Protocol):
@@ -55,6 +59,10 @@ def undisturbed(model: nn.Module, mode: str = "eval") -> Iterator[None]:
 @dataclass
 class PGD:
     """Ascend the loss inside the threat's ball: `steps` steps, each projected (Equation in Section 2.1).
+
+    Cross-entropy is softplus(d) with d = log(sum_{j != y} exp z_j) - z_y, and its gradient is that of d times
+    sigmoid(d), a factor that sign and normalised steps cancel but float32 rounds to 0: the attack ascends d
+    (losses.LogOdds). What is reported, `objective`, is the loss itself.
 
     Args:
         threat: the set of allowed perturbations.
@@ -91,9 +99,20 @@ class PGD:
             self.alpha = parse_number(given, "attack.step_size")
         if self.alpha < 0:
             raise InputError(f"attack.step_size={given} is negative; expected at least 0")
+        if not self.reaches:
+            log.warning(
+                "attack: %d steps of %g reach %g, and eps is %g: it is weaker than its threat",
+                *(self.steps, self.alpha, self.steps * self.alpha, self.threat.eps),
+            )
+
+    @property
+    def reaches(self) -> bool:
+        """Whether the steps together lead from the image to the edge of the ball."""
+        return self.steps * self.alpha >= self.threat.eps * (1 - 1e-6)
 
     def describe(self) -> dict[str, object]:
         """Everything that defines the attack, as plain values for a result file."""
+        ascended = surrogate(self.loss)
         return {
             "norm": self.threat.norm,
             "eps": self.threat.eps_as_written,
@@ -104,28 +123,58 @@ class PGD:
             "restarts": self.restarts,
             "targeted": self.targeted,
             "model_mode": self.model_mode,
-            **({} if self.threat.bounds == (0.0, 1.0) else {"bounds": list(self.threat.bounds)}),
+            **({} if ascended is self.loss else {"ascends": repr(ascended)}),
+            **({} if self.reaches else {"reach": f"{self.steps * self.alpha:g}"}),
         }
 
     def scaled(self, factor: float) -> PGD:
         """The same attack with eps and step size times `factor`."""
         if factor == 1:
             return self
-        return dataclasses.replace(self, threat=self.threat.scaled(factor), step_size=self.alpha * factor)
+        attack = copy.copy(self)  # its arguments are known to be right, and what was said of it is said
+        attack.threat = self.threat.scaled(factor)
+        attack.alpha = attack.step_size = self.alpha * factor
+        return attack
 
     def ascend(self, model: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One step: (the next iterate, this iterate's per-example objective), both detached."""
-        with torch.enable_grad():
-            x_adv = x_adv.detach().requires_grad_()
-            objective = self.objective(model(x_adv), y)
-            (grad,) = torch.autograd.grad(objective.sum(), x_adv)
-        with torch.no_grad():
-            return self.threat.project(self.threat.step(x_adv, grad, self.alpha), x), objective.detach()
+        grad, logits = self._gradient(model, x_adv, y)
+        return self._step(x_adv, grad, x), self.objective(logits, y)
 
     def objective(self, logits: Tensor, y: Tensor) -> Tensor:
         """What is maximised, per example (n,), in float32 whatever the precision of the logits."""
-        loss = self.loss(logits.float(), y)
+        return self._signed(self.loss, logits, y)
+
+    def ascended(self, logits: Tensor, y: Tensor) -> Tensor:
+        """As `objective`, what the steps follow and restarts are ranked by: it rises with the objective."""
+        return self._signed(surrogate(self.loss), logits, y)
+
+    def _signed(self, function: Loss, logits: Tensor, y: Tensor) -> Tensor:
+        loss = function(logits.float(), y)
         return -loss if self.targeted else loss
+
+    def _gradient(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Of what is ascended at x, and the logits there; both detached."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            logits = model(x)
+            (grad,) = torch.autograd.grad(self.ascended(logits, y).sum(), x)
+        return grad, logits.detach()
+
+    @torch.no_grad()
+    def _step(self, x_adv: Tensor, grad: Tensor, x: Tensor) -> Tensor:
+        return self.threat.project(self.threat.step(x_adv, grad, self.alpha), x)
+
+    def blind(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Examples that stand where a run starts and have no gradient there: exactly zero or not finite. Bool (n,)."""
+        with undisturbed(model, self.model_mode):
+            grad, logits = self._gradient(model, self.start(x, generator), y)
+        flat = grad.flatten(1)
+        return ~self._broken(logits, y) & ~(flat.isfinite().all(1) & flat.any(1))
+
+    def _broken(self, logits: Tensor, y: Tensor) -> Tensor:
+        hit = logits.argmax(1) == y
+        return hit if self.targeted else ~hit
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """The first iterate."""
@@ -136,15 +185,15 @@ class PGD:
         with undisturbed(model, self.model_mode):
             x_adv = self.start(x, generator)
             for _ in range(self.steps):
-                x_adv, _ = self.ascend(model, x_adv, x, y)
+                grad, _ = self._gradient(model, x_adv, y)
+                x_adv = self._step(x_adv, grad, x)
         return x_adv
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The worst example found over all restarts, (n, c, h, w). Raises InputError if x is out of bounds."""
-        low, high = self.threat.bounds
-        if x.numel() and not (x.amin() >= low and x.amax() <= high):
+        if x.numel() and not (x.amin() >= 0 and x.amax() <= 1):
             raise InputError(
-                f"images span [{x.amin():g}, {x.amax():g}], expected [{low:g}, {high:g}]: "
+                f"images span [{x.amin():g}, {x.amax():g}], expected [0, 1]: "
                 "attacks work on raw pixels, normalisation belongs inside the model"
             )
         if self.restarts == 1:
@@ -154,10 +203,10 @@ class PGD:
         standing = torch.arange(len(x), device=x.device)  # indices of the examples not broken yet
         for _ in range(self.restarts):
             x_adv = self.craft(model, x[standing], y[standing], generator)
-            objective, broken = self._judge(model, x_adv, y[standing])
-            better = broken | (objective > highest[standing])
+            ascended, broken = self._judge(model, x_adv, y[standing])
+            better = broken | (ascended > highest[standing])
             worst[standing[better]] = x_adv[better]
-            highest[standing[better]] = objective[better]
+            highest[standing[better]] = ascended[better]
             standing = standing[~broken]
             if not len(standing):
                 break
@@ -167,8 +216,7 @@ class PGD:
     def _judge(self, model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with undisturbed(model):
             logits = model(x_adv)
-        hit = logits.argmax(1) == y
-        return self.objective(logits, y), hit if self.targeted else ~hit
+        return self.ascended(logits, y), self._broken(logits, y)
 
 
 @dataclass
@@ -193,6 +241,13 @@ class Targeted:
         return {**self.attack.describe(), "target": "likeliest wrong class"}
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        with undisturbed(model), torch.no_grad():
-            target = model(x).scatter(1, y[:, None], -torch.inf).argmax(1)
-        return self.attack(model, x, target, generator)
+        return self.attack(model, x, self._target(model, x, y), generator)
+
+    def blind(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """As PGD's."""
+        return self.attack.blind(model, x, self._target(model, x, y), generator)
+
+    @torch.no_grad()
+    def _target(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with undisturbed(model):
+            return model(x).scatter(1, y[:, None], -torch.inf).argmax(1)

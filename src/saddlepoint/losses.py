@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,23 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class LogOdds:
+    """d = log(sum_{j != y} exp z_j) - z_y: the log-odds that the label is wrong. It saturates nowhere."""
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        label = y[:, None]
+        return logits.scatter(1, label, -torch.inf).logsumexp(1) - logits.gather(1, label).squeeze(1)
+
+
+@dataclass(frozen=True)
 class CrossEntropy:
-    """-log softmax(z)_y: the loss of the paper's PGD."""
+    """-log softmax(z)_y: the loss of the paper's PGD.
+
+    It is softplus(d) of the log-odds d, so d rises with it and has a gradient of the same direction. PGD ascends d, the
+    `surrogate`: where d is below -17, cross-entropy and a part of its gradient round to 0 in float32, below -104 all.
+    """
+
+    surrogate: ClassVar[Loss] = LogOdds()
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits, y, reduction="none")
@@ -41,3 +57,9 @@ class Divergence:
 
     def __call__(self, logits: Tensor, p: Tensor) -> Tensor:
         return F.kl_div(F.log_softmax(logits, 1), p, reduction="none").sum(1)
+
+
+def surrogate(loss: Loss) -> Loss:
+    """What PGD ascends to maximise `loss`: the increasing function of it that the loss names, else the loss itself."""
+    found: Loss = getattr(loss, "surrogate", loss)
+    return found

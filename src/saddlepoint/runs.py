@@ -41,7 +41,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Networks of this package, which draw their weights from a generator.
 OURS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
 # Settings that do not affect the weights.
-ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "runtime", "weights", "hydra")
+ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "trust_network", "runtime", "weights", "hydra")
 # The choices that make up a name, and the place of the data.
 CHOSEN = ("dataset", "model", "training", "recipe")
 OWN_DATA = ("dataset.name", "dataset.data.path", "dataset.channels", "dataset.classes")

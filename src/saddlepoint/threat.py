@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Protocol
 
@@ -88,48 +89,50 @@ NORMS: dict[str, type[Norm]] = {"linf": Linf, "l2": L2}
 
 
 class Threat:
-    """All images within `eps` of x in the given norm, and within `bounds`.
+    """All images within `eps` of x in the given norm, and in [0, 1].
 
     Args:
         norm: "linf" or "l2".
         eps: radius in the units of the images, a number or a fraction such as "8/255". At least 0, and
-            for linf at most the pixel range.
-        bounds: smallest and largest pixel value.
+            for linf at most 1.
+        bounds: (0, 1). A network that expects another range stands inside models.Normalized.
 
     Images are (n, ...) tensors; every method returns a tensor of their shape unless it says otherwise.
     """
 
-    def __init__(self, norm: str, eps: float | str, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
+    bounds = (0.0, 1.0)
+
+    def __init__(self, norm: str, eps: float | str, bounds: Sequence[float] = (0, 1)) -> None:
         if norm not in NORMS:
             raise InputError(f"unknown norm {norm!r}; choose {' or '.join(NORMS)}")
-        low, high = (float(bound) for bound in bounds)
-        if not low < high:
-            raise InputError(f"threat.bounds=({low}, {high}) is empty; expected low < high")
-        self.norm, self.bounds = norm, (low, high)
+        if bounds not in ((0, 1), [0, 1]):
+            raise InputError(
+                f"threat.bounds={bounds}; expected [0, 1]: images are in [0, 1], and saddlepoint.models.Normalized "
+                "around a network says what it expects"
+            )
+        self.norm = norm
         self.eps = parse_number(eps, "threat.eps")
         self.eps_as_written = str(eps)
         if self.eps < 0:
             raise InputError(f"threat.eps={eps} is negative; expected a radius of at least 0")
-        if norm == "linf" and self.eps > high - low:
-            raise InputError(
-                f"threat.eps={eps} is above the pixel range {high - low:g}; images are in [{low:g}, {high:g}]"
-            )
+        if norm == "linf" and self.eps > 1:
+            raise InputError(f"threat.eps={eps} is above the pixel range 1; images are in [0, 1]")
         self._norm = NORMS[norm]
 
     def __repr__(self) -> str:
-        return f"Threat({self.norm}, eps={self.eps_as_written}, bounds={self.bounds})"
+        return f"Threat({self.norm}, eps={self.eps_as_written})"
 
     def scaled(self, factor: float) -> Threat:
         """The same threat with eps times `factor`."""
-        return Threat(self.norm, self.eps * factor, self.bounds)
+        return Threat(self.norm, self.eps * factor)
 
     def random_point(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A point drawn uniformly from the ball around each image, clipped to the bounds."""
         return self._norm.random(x, self.eps, generator).clamp_(*self.bounds)
 
     def step(self, x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
-        """Steepest ascent by `step_size` in this norm; not yet projected."""
-        return self._norm.ascend(x_adv, grad, step_size)
+        """Steepest ascent by `step_size` in this norm; not yet projected. A gradient that is NaN counts as zero."""
+        return self._norm.ascend(x_adv, grad.nan_to_num(0.0), step_size)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Back into the ball around x, then into the bounds (which never leaves the ball, as x is inside them)."""
@@ -141,7 +144,6 @@ class Threat:
 
     def contains(self, x_adv: Tensor, x: Tensor, tolerance: float = 1e-5) -> Tensor:
         """Whether each example is finite, in the ball and in the bounds up to rounding: bool, shape (n,)."""
-        low, high = self.bounds
         flat = x_adv.flatten(1)
-        in_bounds = (flat.amin(1) >= low) & (flat.amax(1) <= high)  # a NaN compares false
+        in_bounds = (flat.amin(1) >= 0) & (flat.amax(1) <= 1)  # a NaN compares false
         return in_bounds & (self.distance(x_adv, x) <= self.eps + tolerance)

@@ -133,11 +133,6 @@ def test_unknown_parts_and_too_few_classes_are_refused(bands: Split) -> None:
             evaluate(two, bands, AutoAttack(Threat("linf", 0.1), only))
 
 
-def test_other_bounds_are_refused() -> None:
-    with pytest.raises(InputError, match="AutoAttack knows images in"):
-        AutoAttack(Threat("linf", 1, (0, 255)))
-
-
 def test_missing_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import PGD, Targeted
 from saddlepoint.data import Split
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.threat import Threat
@@ -58,6 +58,31 @@ def test_no_eps_is_natural(split: Split) -> None:
     natural, attacked = (evaluate(Brightness(), split, attack) for attack in (None, PGD(Threat("l2", 0), steps=2)))
     assert natural.correct.tolist() == attacked.correct.tolist()
     assert natural.loss == attacked.loss
+
+
+class Hidden(Brightness):
+    """No gradient where the mean pixel is below 0.4."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.clamp_min(0.4))
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_the_share_of_images_without_a_gradient_is_kept(split: Split, size: int) -> None:
+    attack = PGD(Threat("linf", 0.05), steps=1, step_size="eps", random_start=False)
+    targeted = Targeted(PGD(Threat("linf", 0.05), steps=2, random_start=False, targeted=True))
+    for each in (attack, targeted):
+        assert evaluate(Hidden(), split, each, batch_size=size).blind == pytest.approx(2 / 6)
+        assert evaluate(Brightness(), split, each, batch_size=size).blind == 0
+        assert evaluate(Brightness(), split, each, batch_size=size, source=Hidden()).blind == pytest.approx(2 / 6)
+    assert evaluate(Hidden(), split, None, batch_size=size).blind is None
+
+
+def test_the_gradient_is_looked_at_where_the_attack_starts(split: Split) -> None:
+    """Of the starts around 0.46, 0.34 to 0.58, a quarter is below 0.4."""
+    dark = Split(split.pixels[2:3, :, :1, :1].repeat(200, 1, 1, 1), torch.zeros(200, dtype=torch.int64), 100)
+    share = evaluate(Hidden(), dark, PGD(Threat("linf", 0.12), steps=1)).blind
+    assert share == pytest.approx(0.25, abs=0.08)
 
 
 @pytest.mark.parametrize("size", [1, 4, 7, 100])

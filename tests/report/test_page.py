@@ -95,9 +95,7 @@ def test_what_is_missing_is_shown_with_its_command(report: Path, made: Page) -> 
 
 def test_an_empty_report_is_all_missing(empty: Path) -> None:
     made = Page(page.render(empty, SECTIONS))
-    names = [
-        f"{kind}/{name}.json" for item in SECTIONS for kind in ("tables", "figures") for name in getattr(item, kind)
-    ]
+    names = [f"{part}.json" for section in SECTIONS for part in section.parts]
     text = " ".join(made.text.values())
     assert len(names) == len(set(names)) >= 21
     assert all(f"Missing: {name}." in text for name in names)

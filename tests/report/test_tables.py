@@ -300,6 +300,23 @@ def test_several_seeds_are_a_mean_with_its_deviation() -> None:
     assert grid.notes == ["Mean ± standard deviation over 2 seeds."]
 
 
+def test_an_attack_that_is_blind_or_short_is_named_under_the_table(wide_pgd: list[dict[str, Any]]) -> None:
+    natural, fgsm, pgd = wide_pgd
+    natural["no_gradient"], fgsm["no_gradient"], pgd["no_gradient"] = None, 0.01, 0.0123
+    pgd["key"]["attack"]["reach"] = "0.02"
+    other = {**result("pgd", "wide", "pgd", 0.4, seed=1), "no_gradient": 0.0456}
+    said = [
+        "No gradient at the start, so that the accuracy may be too high: 4.6% of images (PGD of PGD wide).",
+        "The steps together are shorter than the threat: 0.02 of eps 8/255 (PGD).",
+    ]
+    assert set(said) <= set(table([natural, fgsm, pgd, other]).notes)
+    cells = {("pgd wide", "fgsm"): [fgsm], ("pgd wide", "pgd"): [other, pgd]}
+    grid = grid_table(cells, dataset="mnist", title="t", sides=("network", "attack"), notes=[])
+    assert grid.notes[-2:] == said
+    del other["no_gradient"]  # of a result from before it was kept
+    assert not set(said) & set(table([natural, fgsm, other]).notes)
+
+
 def test_a_column_on_a_part_says_so_where_others_are_whole() -> None:
     cells = {
         ("pgd wide", "pgd"): [under("pgd", 0.94)],

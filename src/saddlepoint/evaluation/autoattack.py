@@ -23,7 +23,7 @@ class AutoAttack:
     """The standard ensemble, or one part of it.
 
     Args:
-        threat: bounds must be [0, 1].
+        threat: the norm and eps.
         only: None for all of APGD-CE, targeted APGD, targeted FAB and Square (with fewer than four classes all but
             targeted APGD, whose loss needs four); or the name of one, such as "square", which is a random search that
             sees no gradient.
@@ -35,8 +35,6 @@ class AutoAttack:
     queries: int = 5000
 
     def __post_init__(self) -> None:
-        if self.threat.bounds != (0.0, 1.0):
-            raise InputError(f"threat.bounds={self.threat.bounds}; AutoAttack knows images in [0, 1] only")
         if self.only is not None and self.only not in CLASSES:
             raise InputError(
                 f"AutoAttack has no {self.only}; choose {', '.join(CLASSES)}{nearest(self.only, [*CLASSES])}"

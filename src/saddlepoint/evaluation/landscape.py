@@ -92,10 +92,10 @@ def along(model: nn.Module, attack: PGD, start: Tensor, end: Tensor, y: Tensor, 
 
 
 def input_gradient(model: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
-    """Of the attack's objective, per example, as flat vectors (n, pixels)."""
+    """Of what the attack ascends, per example, as flat vectors (n, pixels)."""
     with undisturbed(model), torch.enable_grad():
         x = x.detach().requires_grad_()
-        (grad,) = torch.autograd.grad(attack.objective(model(x), y).sum(), x)
+        (grad,) = torch.autograd.grad(attack.ascended(model(x), y).sum(), x)
     return grad.flatten(1)
 
 

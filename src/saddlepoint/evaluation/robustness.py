@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from saddlepoint.attacks import Attack, undisturbed
+from saddlepoint.attacks import PGD, Attack, Targeted, undisturbed
 from saddlepoint.data import Split
 from saddlepoint.losses import CrossEntropy
 from saddlepoint.results import Unfinished, pack, unpack
@@ -22,10 +22,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """`correct`: bool (n,), per example; `loss`: mean cross-entropy on the examples that were classified."""
+    """`correct`: bool (n,), per example; `loss`: mean cross-entropy on the examples that were classified.
+
+    `blind`: the share of examples that stand where the attack starts and have no gradient there (PGD.blind); None for
+    no attack and for another library's.
+    """
 
     correct: np.ndarray
     loss: float
+    blind: float | None = None
 
     @property
     def accuracy(self) -> float:
@@ -54,7 +59,7 @@ def evaluate(
     `unfinished` keeps the batches that are done, for the next time if this one is interrupted.
     """
     share, rank = (processes.count, processes.rank) if processes else (1, 0)
-    parts = unfinished.read() if unfinished else {}  # by the batch's first example: who is right, the sum of losses
+    parts = unfinished.read() if unfinished else {}  # by the batch's first example: who is right, what else is summed
     starts = range(0, len(split), batch_size)
     own = [start for start in starts[rank::share] if str(start) not in parts]
     if parts and rank == 0:
@@ -63,15 +68,18 @@ def evaluate(
     for done, start in enumerate(tqdm(own, progress, disable=None if progress else True, leave=False), 1):
         batch = slice(start, start + batch_size)
         x, y = split.images(batch), split.labels[batch]
-        x_adv = x
+        x_adv, blind = x, None  # how many images, None where it is not known
         if attack is not None:
-            x_adv = attack(source or model, x, y, generator(seed, f"evaluation/{start}", x.device))
+            noise = f"evaluation/{start}"
+            x_adv = attack(source or model, x, y, generator(seed, noise, x.device))
             if not attack.threat.contains(x_adv, x).all():
                 raise RuntimeError(f"{attack} made examples outside its threat model; nothing was counted")
+            if isinstance(attack, PGD | Targeted):  # from the same start
+                blind = int(attack.blind(source or model, x, y, generator(seed, noise, x.device)).sum())
         with undisturbed(model), torch.no_grad():
             logits = model(x_adv).float()
         loss = CrossEntropy()(logits, y).double().sum().item()
-        parts[str(start)] = {"correct": pack((logits.argmax(1) == y).cpu().numpy()), "loss": loss}
+        parts[str(start)] = {"correct": pack((logits.argmax(1) == y).cpu().numpy()), "loss": loss, "blind": blind}
         if unfinished and unfinished.keep(parts) and rank == 0 and done < len(own):
             left = (len(own) - done) * (time.monotonic() - begun) / done
             log.info("%d of %d batches, %s left", done, len(own), duration(left))
@@ -79,4 +87,10 @@ def evaluate(
         parts = {start: part for found in processes.gather(parts) for start, part in found.items()}
     counts = [min(batch_size, len(split) - start) for start in starts]
     correct = [unpack(parts[str(start)]["correct"], count) for start, count in zip(starts, counts, strict=True)]
-    return Outcome(np.concatenate(correct), sum(parts[str(start)]["loss"] for start in starts) / len(split))
+    blinds: list[int | None] = [parts[str(start)].get("blind") for start in starts]
+    known = [each for each in blinds if each is not None]
+    return Outcome(
+        np.concatenate(correct),
+        sum(parts[str(start)]["loss"] for start in starts) / len(split),
+        sum(known) / len(split) if len(known) == len(blinds) else None,
+    )

@@ -171,6 +171,7 @@ class Subject:
                 "interval": [low, high],
                 "correct": pack(outcome.correct),
                 "loss": outcome.loss,
+                "no_gradient": outcome.blind,
                 "earlier_seconds": unfinished.earlier,
             }
 

@@ -50,16 +50,15 @@ def checks(lab: Lab, split: Split, network: Subject, copy: Subject | None) -> li
     )
     pgd, restarted = named("pgd"), named("pgd_x20")
     low, high = pgd["interval"]
-    bounds = plain.threat.bounds
     found = judge(
         by_steps={n: under(f"steps_{n}", PGD(plain.threat, n)) for n in settings.steps},
         by_restarts={plain.restarts: pgd["accuracy"], many.restarts: restarted["accuracy"]},
         by_eps={
             factor * plain.threat.eps: under(f"eps_times_{factor:g}", plain.scaled(factor))
             for factor in settings.factors
-            if plain.threat.norm != "linf" or factor * plain.threat.eps <= bounds[1] - bounds[0]
+            if plain.threat.norm != "linf" or factor * plain.threat.eps <= 1
         },
-        at_full_range=under("full_range", PGD(Threat("linf", bounds[1] - bounds[0]), 100)),
+        at_full_range=under("full_range", PGD(Threat("linf", 1), 100)),
         black_box=named("pgd", copy)["accuracy"] if copy else 1.0,
         gradient_free=named("square")["accuracy"],
         zero=zero["share"],

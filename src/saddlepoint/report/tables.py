@@ -56,7 +56,7 @@ def accuracy_table(
         rows += [ours, theirs, differences] if any(theirs[1:]) else [ours]
     header = ["Accuracy in %", *(f"{NAMES.get(training, training)} {model}" for training, model in columns)]
     notes = [f"Columns: training method and model. Rows: what it is tested on. {_spread(rows)}"]
-    notes += _parts(results)
+    notes += _said_once(results)
     if paper:
         notes.append(f"Paper: {paper['source']}.")
     meanings = {"best": "the best on the held-out images", "averaged": "the mean of the weights over the training"}
@@ -411,7 +411,26 @@ def _parts(results: Sequence[Result]) -> list[str]:
 def _said_once(results: Sequence[Result]) -> list[str]:
     """For a table whose rows or columns name their own part where parts differ."""
     differ = len({_part(result) for result in results}) > 1
-    return ['"first n": measured on the first n test images only.'] if differ else _parts(results)
+    first = ['"first n": measured on the first n test images only.'] if differ else _parts(results)
+    return first + _weaknesses(results)
+
+
+def _weaknesses(results: Sequence[Result]) -> list[str]:
+    """Why an accuracy may be too high: an attack sees no gradient, or its steps are too short."""
+    blind: dict[str, float] = {}  # of several seeds the largest share
+    short: dict[str, str] = {}
+    for result in results:
+        attack, share = result["key"]["attack"] or {}, result.get("no_gradient") or 0
+        name = NAMES.get(result["key"]["measurement"], result["key"]["measurement"])
+        if share > 0.01:
+            where = f"{name} of {_network(result)}"
+            blind[where] = max(share, blind.get(where, 0))
+        if "reach" in attack:
+            short[name] = f"{attack['reach']} of eps {attack['eps']}"
+    notes = [f"{share:.1%} of images ({where})" for where, share in blind.items()]
+    notes = [f"No gradient at the start, so that the accuracy may be too high: {', '.join(notes)}."] if notes else []
+    steps = [f"{reach} ({name})" for name, reach in short.items()]
+    return notes + ([f"The steps together are shorter than the threat: {', '.join(steps)}."] if steps else [])
 
 
 def _difference(record: Mapping[str, Any], is_loss: bool) -> str:

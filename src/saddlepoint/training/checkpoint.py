@@ -161,7 +161,8 @@ def _unsealed(path: Path) -> bytes:
 
 def write_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> bytes:
     """The state dict as safetensors, contiguous and on the CPU. Returns the file's content."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    # Cloned, because safetensors refuses one tensor under two names, as tied layers have it.
     # One entry, because safetensors writes several in a different order each time.
     content = save(tensors, {"saddlepoint": json.dumps(metadata)})
     write_atomically(path, content)
