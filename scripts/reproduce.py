@@ -41,7 +41,7 @@ def plan(lab: Lab, items: Sequence[Item]) -> list[Training]:
             [*settings, f"model={model}", f"training={training}", f"seed={seed}"],
             source=lab.run(model, "standard", seed) if training == "static" else None,  # whose examples it learns
         )
-        for model, training, seed in planned(lab, items)
+        for model, training, seed in planned(lab.cfg, items)
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from saddlepoint.report.charts import Chart, Image, Panel, Series
 from saddlepoint.report.tables import Table, accuracy_table
-from saddlepoint.results import interval, write_atomically
+from saddlepoint.results import interval, write_atomically, write_json
 
 PLANTED = '</script><script>document.title = "planted"</script><img src=x onerror="document.title = \'planted\'">'
 
@@ -104,6 +104,9 @@ def histograms() -> Chart:
 
 def write_report(folder: Path) -> None:
     """All of it, but for the page."""
+    write_json(
+        folder / "report.json", {"overrides": ["dataset=mnist", "recipe=fast", f"output_dir={folder.parents[1]}"]}
+    )
     accuracy().write(folder / "tables", "accuracy")
     planted = Table(
         f"title {PLANTED}",

@@ -18,7 +18,7 @@ from saddlepoint.errors import InputError
 from saddlepoint.paper import SECTIONS
 from saddlepoint.report import page
 from saddlepoint.report.plots import figure
-from saddlepoint.results import read_json
+from saddlepoint.results import read_json, write_json
 
 
 class Page(HTMLParser):
@@ -66,7 +66,7 @@ def made(report: Path) -> Page:
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "digits" / "report"
-    folder.mkdir(parents=True)
+    write_json(folder / "report.json", {"overrides": ["dataset=digits", f"output_dir={folder.parents[1]}"]})
     return folder
 
 
@@ -111,21 +111,22 @@ def test_the_scripts_exist(script: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "command"),
+    ("overrides", "command"),
     [
-        ("outputs/digits/report", "dataset=digits"),
-        ("outputs/mnist/report-fast", "dataset=mnist recipe=fast"),
-        ("outputs/mnist/report,threat.eps=0.2", "dataset=mnist threat.eps=0.2"),
-        ("outputs/cifar10/report-fast,threat.eps=4_255", "dataset=cifar10 recipe=fast threat.eps=4/255"),
-        ("outputs/digits/report,monitor.examples=9", "dataset=digits ++monitor.examples=9"),
-        ("outputs/reference/digits/report", "dataset=digits output_dir=outputs/reference"),
-        ("made/digits/report", "dataset=digits output_dir=made"),
-        ("/scratch/outputs/digits/report", "dataset=digits output_dir=/scratch/outputs"),
-        ("outputs/a b/report", "'dataset=a b'"),
+        ([], ""),
+        (["dataset=mnist", "recipe=fast"], " dataset=mnist recipe=fast"),
+        (["threat.eps=4/255", "models=[simple]"], " threat.eps=4/255 'models=[simple]'"),
+        (["monitor.examples=9"], " ++monitor.examples=9"),
+        (["output_dir=a b"], " 'output_dir=a b'"),
     ],
 )
-def test_commands_are_of_the_runs_that_the_folder_holds(folder: str, command: str) -> None:
-    assert page._command(ROOT / folder, SECTIONS[0]) == f"python scripts/accuracy_table.py {command}"
+def test_commands_have_the_settings_of_the_report(overrides: list[str], command: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "report.json", {"overrides": overrides})
+    script, planned = (
+        page.Section("", "", "", arguments=each) for each in (("filters",), ("reproduce", "items=[samples]"))
+    )
+    assert page._command(tmp_path, script) == f"python scripts/filters.py{command}"
+    assert page._command(tmp_path, planned) == f"python scripts/reproduce.py{command} 'items=[samples]'"
 
 
 def test_the_headline_has_ours_the_papers_and_the_difference(made: Page) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saddlepoint.errors import InputError, nearest
-from saddlepoint.lab import Lab
+from saddlepoint.lab import Lab, Settings
 from saddlepoint.paper import (
     accuracy,
     adversaries,
@@ -61,9 +61,9 @@ def named(names: Sequence[str] | None) -> list[Item]:
     return [item for item in ITEMS if item.name in names]
 
 
-def planned(lab: Lab, items: Sequence[Item]) -> list[Network]:
+def planned(cfg: Settings, items: Sequence[Item]) -> list[Network]:
     """The networks that items are made of, each once, and those that these are trained from."""
-    found = [network for item in items for network in item.networks(lab.cfg)]
+    found = [network for item in items for network in item.networks(cfg)]
     # Static training learns examples of a naturally trained network.
     found += [(model, "standard", seed) for model, training, seed in found if training == "static"]
     return list(dict.fromkeys(found))
