@@ -14,7 +14,7 @@ from command_line import ROOT, TINY, Run, killed_after, load_script, refused
 from hydra import compose, initialize_config_dir
 
 from saddlepoint import paper
-from saddlepoint.paper.item import Network
+from saddlepoint.lab import Network
 from saddlepoint.results import read_arrays, read_json
 from saddlepoint.runs import CONFIGS, build
 

@@ -41,6 +41,7 @@ from saddlepoint.training.checkpoint import CHECKPOINTS
 log = logging.getLogger(__name__)
 
 Settings = DictConfig  # composed from evaluate.yaml
+Network = tuple[str, str, int]  # model, training, seed
 
 # Settings of the scripts; those that change a measurement itself begin like the latter.
 SCRIPTS = ("models", "trainings", "seeds", "jobs", "items", "landscape", "evaluation", "report")
@@ -63,7 +64,8 @@ class Lab:
         self.cfg, self.script = cfg, str(HydraConfig.get().job.name)
         self.begin(self.script)
         self.missing: list[Path] = []  # networks that were asked for and are not trained
-        self._runs: dict[tuple[str, str], Run] = {}
+        self._composed: dict[tuple[str, str], Run] = {}
+        self._runs: dict[Network, Run] = {}
         self._attacks: dict[str, Attack | None] = {}
         self._refuse_choices()
         self.runtime: Runtime = build(cfg.runtime)
@@ -122,10 +124,12 @@ class Lab:
 
     def run(self, model: str, training: str, seed: int) -> Run:
         """The run that train.py makes of these choices and of what was typed here, as far as it knows that."""
-        if (model, training) not in self._runs:
+        if (model, training) not in self._composed:
             overrides = for_training(list(HydraConfig.get().overrides.task))
-            self._runs[model, training] = Run.of([*overrides, f"model={model}", f"training={training}"])
-        return self._runs[model, training].with_seed(seed)
+            self._composed[model, training] = Run.of([*overrides, f"model={model}", f"training={training}"])
+        if (model, training, seed) not in self._runs:
+            self._runs[model, training, seed] = self._composed[model, training].with_seed(seed)
+        return self._runs[model, training, seed]
 
     def subject(self, model: str, training: str, seed: int, checkpoint: str | None = None) -> Subject | None:
         """A finished run under measurement; None, said so, where there is none. The checkpoint is as configured."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saddlepoint.errors import InputError, nearest
-from saddlepoint.lab import Lab, Settings
+from saddlepoint.lab import Lab, Network, Settings
 from saddlepoint.paper import (
     accuracy,
     adversaries,
@@ -22,7 +22,7 @@ from saddlepoint.paper import (
     training_curves,
     transfer,
 )
-from saddlepoint.paper.item import Item, Network
+from saddlepoint.paper.item import Item
 from saddlepoint.report import page
 from saddlepoint.report.folder import Report
 

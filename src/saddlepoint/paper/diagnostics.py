@@ -10,8 +10,8 @@ from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.diagnostics import judge, zero_gradients
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.lab import Lab, Settings
-from saddlepoint.paper.item import Item, Network, grid
+from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.paper.item import Item, grid
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import BEYOND, Section
 from saddlepoint.report.tables import diagnostics_table

@@ -7,8 +7,8 @@ from saddlepoint.data import Split
 from saddlepoint.evaluation.autoattack import AutoAttack
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.lab import Lab, Settings
-from saddlepoint.paper.item import Item, Network, grid
+from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.paper.item import Item, grid
 from saddlepoint.report import figures
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section

@@ -7,8 +7,8 @@ import numpy as np
 from saddlepoint.data import Split
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.evaluation.weights import layers
-from saddlepoint.lab import Lab, Settings
-from saddlepoint.paper.item import Item, Network, grid
+from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.paper.item import Item, grid
 from saddlepoint.report import figures
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saddlepoint.lab import Lab, Settings, listed
+from saddlepoint.lab import Lab, Network, Settings, listed
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section
-
-Network = tuple[str, str, int]  # model, training, seed
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from saddlepoint.data import Split
 from saddlepoint.errors import whole
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.lab import Lab, Settings
-from saddlepoint.paper.item import Item, Network, grid
+from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.paper.item import Item, grid
 from saddlepoint.report import figures
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section

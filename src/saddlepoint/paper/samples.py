@@ -8,8 +8,8 @@ import torch
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Split
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.lab import Lab, Settings
-from saddlepoint.paper.item import Item, Network, grid
+from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.paper.item import Item, grid
 from saddlepoint.report import figures
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section

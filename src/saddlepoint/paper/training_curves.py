@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from saddlepoint.lab import Lab, Settings
-from saddlepoint.paper.item import Item, Network, grid
+from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.paper.item import Item, grid
 from saddlepoint.report import figures
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section

@@ -16,8 +16,8 @@ from saddlepoint.attacks import PGD
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation import landscape
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.lab import Lab, Settings
-from saddlepoint.paper.item import Item, Network, grid
+from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.paper.item import Item, grid
 from saddlepoint.report import figures
 from saddlepoint.report.charts import Chart
 from saddlepoint.report.folder import Report
