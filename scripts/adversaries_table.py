@@ -10,24 +10,12 @@ from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
 from saddlepoint.lab import Lab
-from saddlepoint.report.tables import adversaries_table
+from saddlepoint.paper import adversaries, make
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    lab, settings = Lab(cfg), cfg.report
-    networks = list(lab.subjects([settings.network.model], [settings.network.training]))
-    rows = []
-    for name, attacks in settings.adversaries.items():
-        source = lab.subject(**settings.sources[name]) if name != "A" and attacks else None
-        for attack in attacks:
-            trained = name == "A" or source is not None
-            rows.append((attack, str(name), lab.measure(networks, attack, source) if trained else []))
-    words = f"{settings.network.model} network, {settings.network.training} training"
-    is_the_papers = lab.comparable and (settings.network.model, settings.network.training) == ("wide", "pgd")
-    table = adversaries_table(rows, dataset=cfg.dataset.name, network=words, compare=is_the_papers)
-    with lab.report() as out:
-        out.table("adversaries", table)
+    make(Lab(cfg), adversaries.ITEM)
 
 
 if __name__ == "__main__":

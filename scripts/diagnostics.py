@@ -5,87 +5,16 @@ Signs of masked gradients for each training method, with the numbers: pass or su
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 from omegaconf import DictConfig
 
-from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
-from saddlepoint.data import Split
-from saddlepoint.errors import InputError
-from saddlepoint.evaluation.diagnostics import judge, zero_gradients
-from saddlepoint.evaluation.subject import Subject
 from saddlepoint.lab import Lab
-from saddlepoint.report.tables import diagnostics_table
-from saddlepoint.results import Result
-from saddlepoint.threat import Threat
-
-
-def checks(lab: Lab, split: Split, network: Subject, copy: Subject | None) -> list[dict[str, Any]]:
-    settings = lab.cfg.report.diagnostics
-    plain, many = lab.pgd("pgd"), lab.pgd("pgd_x20")
-    if many.restarts <= plain.restarts:
-        raise InputError(f"attacks.pgd_x20.restarts={many.restarts}; expected more than pgd's {plain.restarts}")
-
-    files: list[str] = []
-
-    def noted(result: Result) -> Result:
-        files.append(result["file"])
-        return result
-
-    def under(name: str, attack: PGD) -> float:
-        return float(noted(lab.accuracy(network, name, attack, split))["accuracy"])
-
-    def named(name: str, source: Subject | None = None) -> Result:
-        return noted(lab.measure([network], name, source, len(split))[0])
-
-    zero = noted(
-        network.measure(
-            "zero_gradients",
-            {"attack": plain.describe(), "examples": len(split), "of": lab.total},
-            lambda: {"share": zero_gradients(network.model, split, plain, lab.cfg.evaluation.batch_size)},
-        )
-    )
-    pgd, restarted = named("pgd"), named("pgd_x20")
-    low, high = pgd["interval"]
-    found = judge(
-        by_steps={n: under(f"steps_{n}", PGD(plain.threat, n)) for n in settings.steps},
-        by_restarts={plain.restarts: pgd["accuracy"], many.restarts: restarted["accuracy"]},
-        by_eps={
-            factor * plain.threat.eps: under(f"eps_times_{factor:g}", plain.scaled(factor))
-            for factor in settings.factors
-            if plain.threat.norm != "linf" or factor * plain.threat.eps <= 1
-        },
-        at_full_range=under("full_range", PGD(Threat("linf", 1), 100)),
-        black_box=named("pgd", copy)["accuracy"] if copy else 1.0,
-        gradient_free=named("square")["accuracy"],
-        zero=zero["share"],
-        tolerance=(high - low) / 2,
-    )
-    origin = {"command": network.command, "files": "; ".join(files)}
-    return [{**dataclasses.asdict(check), **origin} for check in found if copy or check.name != "black box"]
+from saddlepoint.paper import diagnostics, make
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    lab, model = Lab(cfg), cfg.report.diagnostics.model
-    split = lab.test_images.take(cfg.report.diagnostics.examples)
-    found = {}
-    for training in cfg.trainings:
-        network = lab.subject(model, training, 0)
-        if network:
-            copy = lab.subject(model, training, cfg.report.copies.seed)
-            found[f"{training} {model}"] = checks(lab, split, network, copy)
-    if not found:
-        return
-    notes = [
-        f"Accuracies on the first {len(split)} test images. One suspicious sign means that a "
-        "number above may be too high for this network: look at the attack that does not need the gradient."
-    ]
-    table = diagnostics_table(found, dataset=cfg.dataset.name, notes=notes)
-    with lab.report() as out:
-        out.table("diagnostics", table)
+    make(Lab(cfg), diagnostics.ITEM)
 
 
 if __name__ == "__main__":

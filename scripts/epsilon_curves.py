@@ -7,77 +7,14 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from saddlepoint.attacks import PGD, Attack
 from saddlepoint.cli import entry
-from saddlepoint.data import Split
-from saddlepoint.evaluation.autoattack import AutoAttack
-from saddlepoint.evaluation.robustness import evaluate
-from saddlepoint.evaluation.subject import Subject
 from saddlepoint.lab import Lab
-from saddlepoint.report import figures
-from saddlepoint.report.tables import epsilon_table
-from saddlepoint.results import Result, interval
-from saddlepoint.threat import Threat
-
-
-def attack_of(name: str, norm: str, eps: str, settings: DictConfig) -> Attack:
-    threat = Threat(norm, eps)
-    return PGD(threat, settings.steps) if name == "pgd" else AutoAttack(threat, only="square", queries=settings.queries)
-
-
-def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg: DictConfig) -> Result:
-    settings, seed = cfg.report.epsilon, cfg.evaluation.seed
-    all_eps = [str(eps) for eps in settings[norm]]
-
-    def compute() -> Result:
-        accuracies = []
-        for eps in all_eps:
-            attack = attack_of(name, norm, eps, settings)
-            outcome = evaluate(
-                subject.model,
-                split,
-                attack if attack.threat.eps else None,
-                batch_size=cfg.evaluation.batch_size,
-                seed=seed,
-                progress=f"{name}, {norm} {eps}, {subject.label}",
-            )
-            accuracies.append(outcome.accuracy)
-        return {
-            "accuracies": accuracies,
-            "intervals": [interval(round(accuracy * len(split)), len(split)) for accuracy in accuracies],
-        }
-
-    key = {
-        "attack": name,
-        "norm": norm,
-        "eps": all_eps,
-        "settings": attack_of(name, norm, all_eps[-1], settings).describe(),
-        "examples": len(split),
-        "of": total,
-        "batch_size": cfg.evaluation.batch_size,
-        "seed": seed,
-    }
-    return subject.measure(f"epsilon-{norm}-{name}", key, compute)
+from saddlepoint.paper import epsilon, make
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    lab, settings = Lab(cfg), cfg.report.epsilon
-    split = lab.test_images.take(settings.examples)
-    AutoAttack(Threat("l2", 1), only="square").check(split.pixels.shape)  # before linf is measured
-    found = list(lab.subjects([settings.model], settings.trainings, seeds=1))
-    results = {
-        norm: [curve(each, name, norm, split, lab.total, cfg) for each in found for name in ("pgd", "square")]
-        for norm in ("linf", "l2")
-    }
-    if not found:
-        return
-    is_the_papers = lab.comparable and settings.model == "wide"
-    chart = figures.epsilon([each for norm in results.values() for each in norm], cfg.dataset.name, is_the_papers)
-    with lab.report() as out:
-        out.figure("epsilon", chart)
-        for norm, measured in results.items():
-            out.table(f"epsilon_{norm}", epsilon_table(measured, dataset=cfg.dataset.name, compare=is_the_papers))
+    make(Lab(cfg), epsilon.ITEM)
 
 
 if __name__ == "__main__":

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.data import Split
-from saddlepoint.evaluation.subject import Subject
-from saddlepoint.evaluation.weights import layers
 from saddlepoint.lab import Lab
-from saddlepoint.report import figures
-from saddlepoint.report.tables import filters_table
-from saddlepoint.results import Result
-
-
-def inspect(subject: Subject, split: Split) -> tuple[Result, dict[str, np.ndarray]]:
-    def compute() -> tuple[Result, dict[str, np.ndarray]]:
-        found = layers(subject.model, split.images(slice(None)))
-        result = {
-            "filters": len(found.filters),
-            "alive": int(found.alive.sum()),
-            "single_weight": int((found.alive & (found.concentration >= 0.9)).sum()),
-            "bias_low": float(found.biases.min()),
-            "bias_high": float(found.biases.max()),
-        }
-        return result, {"filters": found.filters, "weights": found.weights, "biases": found.biases}
-
-    return subject.measure_arrays("layers", {"examples": len(split)}, compute)
+from saddlepoint.paper import filters, make
 
 
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
-    lab, settings, dataset = Lab(cfg), cfg.report.filters, cfg.dataset.name
-    split = lab.test_images.take(settings.examples)
-    found = {
-        each.training["training"]: inspect(each, split)
-        for each in lab.subjects([settings.model], settings.trainings, seeds=1)
-    }
-    if not found:
-        return
-    kernels = {training: arrays["filters"] for training, (_, arrays) in found.items()}
-    last = {training: (arrays["weights"], arrays["biases"]) for training, (_, arrays) in found.items()}
-    with lab.report() as out:
-        out.figure("filters", figures.filters(kernels, dataset))
-        out.figure("output_layer", figures.output_layer(last, dataset))
-        out.table("filters", filters_table([result for result, _ in found.values()], dataset=dataset))
+    make(Lab(cfg), filters.ITEM)
 
 
 if __name__ == "__main__":

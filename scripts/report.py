@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 from saddlepoint.errors import InputError
-from saddlepoint.report import page
+from saddlepoint.paper import write_page
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a report's folder, such as outputs/digits/report")
     try:
-        print(f"wrote {page.write(parser.parse_args().folder)}")
+        print(f"wrote {write_page(parser.parse_args().folder)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,91 +1,105 @@
 """Everything: train what is missing, measure it, write the report.
 
 python scripts/reproduce.py dataset=mnist recipe=fast seeds=3
+python scripts/reproduce.py dataset=mnist recipe=fast items=[adversaries,epsilon]
 
-The plan is train.py for each model, training and seed and for the networks that single tables need (independent copies,
-another architecture, other training methods), then each script, and the page. extras=false leaves it at the former,
-and at the accuracy table and the loss histograms. What is done is skipped and what is half done goes on, so the same
-command continues after any interruption. Several GPUs get one training each.
+The items are those of src/saddlepoint/paper, and each says which networks it needs. Missing networks are trained, one a
+GPU. The accuracy table and Figures 1 and 2 come first, with their networks. What is done is skipped and what is half
+done is resumed, so the same command continues after any interruption.
 """
 
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import time
+from collections.abc import Mapping, Sequence
 
+import torch
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
 from saddlepoint.errors import InputError, whole
-from saddlepoint.jobs import Training, die_with_parent, spread, train
+from saddlepoint.jobs import Training, spread, train
 from saddlepoint.lab import Lab
-from saddlepoint.runs import CONFIGS, for_training, typed
+from saddlepoint.paper import ITEMS, named, planned, write, write_page
+from saddlepoint.paper.item import Item
+from saddlepoint.report.folder import Report
+from saddlepoint.runs import for_training, typed
+from saddlepoint.runtime import duration
 
 log = logging.getLogger("reproduce")
 
-EXTRAS = (
-    "adversaries_table",
-    "transfer_tables",
-    "epsilon_curves",
-    "training_curves",
-    "filters",
-    "diagnostics",
-    "methods_table",
-)
-REPORTS = ("loss_histograms", "accuracy_table")  # the table last, where the eye falls
-Network = tuple[str, str, int]  # model, training, seed
+FIRST = ("accuracy", "landscape")  # what a newcomer waits for
 
 
-def networks(cfg: DictConfig) -> list[Network]:
-    """What is to be trained: the grid, and for the extras what their tables are made of."""
-    # Wide networks come first: the longest trainings should not be the last to start.
-    found = [(m, t, seed) for m in reversed(cfg.models) for t in cfg.trainings for seed in range(cfg.seeds)]
-    if cfg.extras:
-        report = cfg.report
-        found += [(m, t, report.copies.seed) for m in report.copies.models for t in cfg.trainings]
-        used = [source for name, source in report.sources.items() if report.adversaries[name]]
-        found += [(each.model, each.training, each.seed) for each in used]
-        found += [(report.methods.model, t, 0) for t in report.methods.trainings]
-    found += [(model, "standard", seed) for model, training, seed in found if training == "static"]  # its source
-    return list(dict.fromkeys(found))
-
-
-def run(script: str, *arguments: str) -> None:
-    """Another script, with this one's output. Raises InputError if it fails."""
-    command = [sys.executable, str(CONFIGS.parent / "scripts" / f"{script}.py"), *arguments]
-    if subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode:
-        raise InputError(f"scripts/{script}.py failed; its message is above")
-
-
-@entry("evaluate")
-def main(cfg: DictConfig) -> None:
-    lab = Lab(cfg)  # before the hours, not after
-    started = time.monotonic()
-    whole(cfg.seeds, "seeds")
-    if not cfg.models or not cfg.trainings:
-        raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
-    lab.data  # noqa: B018 before anything starts: the data are there, or are downloaded once
+def plan(lab: Lab, items: Sequence[Item]) -> list[Training]:
+    """The trainings of the networks that items are made of."""
     settings = for_training(typed())
-    plan = [
+    return [
         Training(
             lab.run(model, training, seed),
             [*settings, f"model={model}", f"training={training}", f"seed={seed}"],
             source=lab.run(model, "standard", seed) if training == "static" else None,  # whose examples it learns
         )
-        for model, training, seed in networks(cfg)
+        for model, training, seed in planned(lab.cfg, items)
     ]
-    missing = [each for each in plan if not each.directory.finished]
-    jobs, threads, gpus = spread(lab.runtime, cfg.jobs, len(missing))
-    log.info("training %d of %d networks, %d at a time", len(missing), len(plan), jobs)
-    train(missing, jobs, threads, gpus)
-    for script in (*(EXTRAS if cfg.extras else ()), *REPORTS):
-        passed_on = [o for o in typed() if o.split("=")[0] not in ("jobs", "extras")]
-        run(script, *passed_on)
-    run("report", str(lab.folder))
-    log.info("\n%s in %.0f s. Report: %s", cfg.dataset.name, time.monotonic() - started, lab.folder)
-    log.info("Networks, histories and results: %s", plan[0].directory.path.parent.parent)
+
+
+def make(lab: Lab, items: Sequence[Item], trainings: Sequence[Training]) -> dict[str, Report]:
+    """Train, then write the items, by their names; a line for each step."""
+    missing = [each for each in trainings if not each.directory.finished]
+    jobs, threads, gpus = spread(lab.runtime, lab.cfg.jobs, len(missing))
+    if missing:
+        started = time.monotonic()
+        log.info("training %d of %d networks, %d at a time", len(missing), len(trainings), jobs)
+        torch.cuda.empty_cache()  # what was measured before leaves the memory to the trainings
+        train(missing, jobs, threads, gpus)
+        log.info("%d networks trained in %s", len(missing), duration(time.monotonic() - started))
+    written = {}
+    for item in items:
+        started = time.monotonic()
+        written[item.name] = write(lab, item)
+        places = ", ".join(section.place for section in item.sections)
+        log.info("%s (%s) in %s", item.name, places, duration(time.monotonic() - started))
+    return written
+
+
+def show(written: Mapping[str, Report]) -> None:
+    """Print the accuracy table, or every table if it is not among them."""
+    for report in [written["accuracy"]] if "accuracy" in written else written.values():
+        report.show()
+
+
+def suggestion(lab: Lab) -> str:
+    """The command to try next: all items, the paper's own data, or more seeds."""
+    if lab.cfg["items"] is not None and not all(item.made(lab.folder) for item in ITEMS):
+        return lab.next_command("reproduce")
+    if lab.cfg.dataset.name == "digits":
+        return lab.next_command("reproduce", "dataset=mnist", "recipe=fast", "items=[accuracy,landscape]")
+    return lab.next_command("reproduce", f"seeds={lab.cfg.seeds + 2}")
+
+
+@entry("evaluate")
+def main(cfg: DictConfig) -> None:
+    lab, started = Lab(cfg), time.monotonic()  # before the hours, not after
+    whole(cfg.seeds, "seeds")
+    if not cfg.models or not cfg.trainings:
+        raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
+    items = named(cfg["items"])
+    lab.data  # noqa: B018 before anything starts: the data are there, or are downloaded once
+    first = [item for item in items if item.name in FIRST]
+    rest = [item for item in items if item not in first]
+    parts = [(part, plan(lab, part)) for part in (first, rest) if part]
+    written: dict[str, Report] = {}
+    for part, trainings in parts:
+        if written and not all(each.directory.finished for each in trainings):
+            show(written)
+            log.info("\nOn one page: %s. The rest follows.", write_page(lab.folder))
+        written |= make(lab, part, trainings)
+    show(written)
+    page = write_page(lab.folder)
+    log.info("\n%s in %s. Report: %s", cfg.dataset.name, duration(time.monotonic() - started), page)
+    log.info("next: %s", suggestion(lab))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import ROOT, TINY, Run, call, killed_after, load_script, refused
-from test_configs import composed
+from command_line import ROOT, TINY, Run, call, killed_after, refused
 
 from saddlepoint.data import MNIST_MD5
 from saddlepoint.results import read_json
@@ -274,7 +273,7 @@ def endless(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subproce
 
 ENDLESS = [
     ([TRAIN], signal.SIGTERM),
-    ([REPRODUCE, "jobs=1", "models=[simple]", "trainings=[pgd]", "extras=false"], signal.SIGINT),
+    ([REPRODUCE, "jobs=1", "models=[simple]", "trainings=[pgd]", "items=[accuracy]"], signal.SIGINT),
 ]
 
 
@@ -356,7 +355,7 @@ def test_reproduce_is_done_once(command: Run, tmp_path: Path) -> None:
     """The whole chain in miniature, as make reproduce runs it; the second time nothing is left to do."""
     arguments = [
         *(setting for setting in TINY if setting != "logger=none"),
-        "extras=false",
+        "items=[accuracy,landscape]",
         "models=[simple]",
         "trainings=[standard]",
         "landscape.model=simple",
@@ -375,25 +374,6 @@ def test_reproduce_is_done_once(command: Run, tmp_path: Path) -> None:
     assert command(REPRODUCE, *arguments).status == 0
     assert {name: content for name, content in files(tmp_path).items() if name in done} == done
     assert {path: path.stat().st_mtime_ns for path in written} == written
-
-
-@pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10"])
-def test_reproduce_plans_what_the_tables_need(dataset: str) -> None:
-    script = load_script(REPRODUCE)
-    plan = script.networks(composed(f"dataset={dataset}", name="evaluate"))
-    assert len(set(plan)) == len(plan)
-    assert {("wide", "pgd", 1), ("wide", "standard", 1), ("wide", "trades", 0)} < set(plan)
-    assert (("architecture_b", "standard", 0) in plan) == (dataset != "cifar10")
-
-
-def test_reproduce_plans_every_seed_and_what_a_training_waits_for() -> None:
-    script = load_script(REPRODUCE)
-
-    def planned(*overrides: str) -> list[tuple[str, str, int]]:
-        return script.networks(composed("extras=false", "models=[simple]", *overrides, name="evaluate"))
-
-    assert planned("trainings=[pgd]", "seeds=2") == [("simple", "pgd", 0), ("simple", "pgd", 1)]
-    assert planned("trainings=[static]") == [("simple", "static", 0), ("simple", "standard", 0)]
 
 
 def test_reproduce_names_the_training_that_failed(command: Run, tmp_path: Path) -> None:

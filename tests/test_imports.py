@@ -82,7 +82,10 @@ def test_results_and_report_need_neither_torch_nor_hydra(name: str) -> None:
         ("saddlepoint.data", ["attacks", "models", "evaluation", "training", "threat", "runs", "lab"]),
         ("saddlepoint.training.objectives", ["evaluation", "data", "runs", "lab", "tracking"]),
         ("saddlepoint.evaluation.robustness", ["training", "models", "runs", "lab", "tracking"]),
-        ("saddlepoint.training.trainer", ["runs", "lab", "cli", "report", "models"]),
+        ("saddlepoint.training.trainer", ["runs", "lab", "cli", "report", "models", "paper"]),
+        ("saddlepoint.lab", ["paper", "cli"]),
+        ("saddlepoint.report.page", ["paper", "lab", "runs", "evaluation", "training"]),
+        ("saddlepoint.paper.item", ["cli"]),
     ],
 )
 def test_imports_run_one_way(lower: str, uppers: list[str]) -> None:

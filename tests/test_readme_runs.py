@@ -38,7 +38,11 @@ def smaller(command: str) -> str:
     words = shlex.split(command)
     if words[0] == "make":
         words[1:1] = ["-o", ".venv/ready"]  # what runs these tests
-        words += ["ARGS=" + shlex.join([*TRAINING, *MEASURING, "extras=false"])] if "reproduce" in words else []
+        words += (
+            ["ARGS=" + shlex.join([*TRAINING, *MEASURING, "items=[accuracy,landscape]"])]
+            if "reproduce" in words
+            else []
+        )
     elif "logger=wandb" in words or "hydra/launcher=parallel" in words:  # not what is trained already
         words += [
             *(each for each in TRAINING if each != "logger=none"),

@@ -40,11 +40,16 @@ from saddlepoint.training.checkpoint import CHECKPOINTS
 
 log = logging.getLogger(__name__)
 
+Settings = DictConfig  # composed from evaluate.yaml
+Network = tuple[str, str, int]  # model, training, seed
+
 # Settings of the scripts; those that change a measurement itself begin like the latter.
-SCRIPTS = ("models", "trainings", "seeds", "jobs", "extras", "landscape", "evaluation", "report")
+SCRIPTS = ("models", "trainings", "seeds", "jobs", "items", "landscape", "evaluation", "report")
 TELLING = ("report.sources", "report.epsilon.steps", "report.epsilon.queries")
+# Settings of reproduce.py alone.
+PLANNING = ("jobs", "items")
 # What a report is not named after: more seeds refine it, and parts and checkpoints have files of their own.
-UNNAMED = ("seeds", "jobs", "extras", "evaluation.examples", "evaluation.checkpoint")
+UNNAMED = ("seeds", "jobs", "items", "evaluation.examples", "evaluation.checkpoint")
 
 
 class Lab:
@@ -57,13 +62,20 @@ class Lab:
 
     def __init__(self, cfg: DictConfig, alone: bool = True) -> None:
         self.cfg, self.script = cfg, str(HydraConfig.get().job.name)
-        self.command = command(f"scripts/{self.script}.py", *typed())
-        self._runs: dict[tuple[str, str], Run] = {}
+        self.begin(self.script)
+        self.missing: list[Path] = []  # networks that were asked for and are not trained
+        self._composed: dict[tuple[str, str], Run] = {}
+        self._runs: dict[Network, Run] = {}
         self._attacks: dict[str, Attack | None] = {}
         self._refuse_choices()
         self.runtime: Runtime = build(cfg.runtime)
         if alone and self.runtime.processes.count > 1:
             raise InputError(f"{self.script}.py works as one process; start it without torchrun")
+
+    def begin(self, script: str, *settings: str) -> None:
+        """What is measured from here on names this script as its command, with what was typed and these settings."""
+        kept = [each for each in typed() if each.split("=")[0] not in PLANNING]
+        self.command = command(f"scripts/{script}.py", *kept, *settings)
 
     @cached_property
     def data(self) -> Data:
@@ -112,10 +124,12 @@ class Lab:
 
     def run(self, model: str, training: str, seed: int) -> Run:
         """The run that train.py makes of these choices and of what was typed here, as far as it knows that."""
-        if (model, training) not in self._runs:
+        if (model, training) not in self._composed:
             overrides = for_training(list(HydraConfig.get().overrides.task))
-            self._runs[model, training] = Run.of([*overrides, f"model={model}", f"training={training}"])
-        return self._runs[model, training].with_seed(seed)
+            self._composed[model, training] = Run.of([*overrides, f"model={model}", f"training={training}"])
+        if (model, training, seed) not in self._runs:
+            self._runs[model, training, seed] = self._composed[model, training].with_seed(seed)
+        return self._runs[model, training, seed]
 
     def subject(self, model: str, training: str, seed: int, checkpoint: str | None = None) -> Subject | None:
         """A finished run under measurement; None, said so, where there is none. The checkpoint is as configured."""
@@ -125,7 +139,9 @@ class Lab:
         run = self.run(model, training, seed)
         directory = run.directory
         if not directory.finished:
-            log.warning("not trained yet: %s", directory.path)
+            if directory.path not in self.missing:
+                log.warning("not trained yet: %s", directory.path)
+                self.missing.append(directory.path)
             return None
         trained, wanted = directory.read_config().get("threat"), run.definition["threat"]
         if canonical(trained) != canonical(wanted):  # which a config file of the user's can change under a name
@@ -141,8 +157,7 @@ class Lab:
     ) -> Iterator[Subject]:
         """Finished runs of these models and trainings in the first `seeds` (as configured); says which are missing."""
         for name, values in (("models", models), ("trainings", trainings)):
-            if isinstance(values, str):
-                raise InputError(f"{name}={values}; expected a list such as [{values}]")
+            listed(name, values)
         whole(self.cfg.seeds, "seeds")
         for training in trainings:
             for model in models:
@@ -216,8 +231,7 @@ class Lab:
             if override.split("=")[0] in ("model", "training", "seed"):
                 raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
         for name, group, runs in (("models", "model", "{}-*"), ("trainings", "training", "*-{}*")):
-            if isinstance(cfg[name], str):
-                raise InputError(f"{name}={cfg[name]}; expected a list such as [{cfg[name]}]")
+            listed(name, cfg[name])
             known = sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})
             found = [path.name for path in data_folder(cfg).glob("*")]
             for each in map(str, cfg[name]):  # a file may give it another name, as only its runs can tell
@@ -231,8 +245,22 @@ class Lab:
             )
 
 
+def listed(name: str, values: Any) -> None:
+    """Raises InputError naming `name` if a text stands where a list of texts is expected."""
+    if isinstance(values, str):
+        raise InputError(f"{name}={values}; expected a list such as [{values}]")
+
+
 def next_command(script: str, *settings: str) -> str:
     """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
-    replaced = {"model", "training", "seed", "overwrite", "weights", *(setting.split("=")[0] for setting in settings)}
+    replaced = {
+        "model",
+        "training",
+        "seed",
+        "overwrite",
+        "weights",
+        *PLANNING,
+        *(setting.split("=")[0] for setting in settings),
+    }
     kept = [for_any_script(each) for each in typed() if each.lstrip("+~").split("=")[0] not in replaced]
     return shlex.join(["python", f"scripts/{script}.py", *kept, *settings])

@@ -15,8 +15,8 @@ from command_line import ROOT
 from sample_report import PLANTED, accuracy, curves, filters, histograms
 
 from saddlepoint.errors import InputError
+from saddlepoint.paper import SECTIONS
 from saddlepoint.report import page
-from saddlepoint.report.items import ITEMS
 from saddlepoint.report.plots import figure
 from saddlepoint.results import read_json, write_json
 
@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(report: Path) -> Page:
-    return Page(page.render(report))
+    return Page(page.render(report, SECTIONS))
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def empty(tmp_path: Path) -> Path:
 
 def test_every_item_has_a_section_in_its_order_and_a_line_in_the_contents(made: Page) -> None:
     sections = [attributes["id"] for tag, attributes in made.elements if tag == "section"]
-    assert sections == [*(item.anchor for item in ITEMS), "something_else"]
+    assert sections == [*(item.anchor for item in SECTIONS), "something_else"]
     assert [link for link in made.links() if link.startswith("#")][: len(sections)] == [f"#{name}" for name in sections]
-    for item in ITEMS:
+    for item in SECTIONS:
         assert item.title in made.text[item.anchor] and item.claim in made.text[item.anchor]
 
 
@@ -94,8 +94,8 @@ def test_what_is_missing_is_shown_with_its_command(report: Path, made: Page) -> 
 
 
 def test_an_empty_report_is_all_missing(empty: Path) -> None:
-    made = Page(page.render(empty))
-    names = [f"{kind}/{name}.json" for item in ITEMS for kind in ("tables", "figures") for name in getattr(item, kind)]
+    made = Page(page.render(empty, SECTIONS))
+    names = [f"{part}.json" for section in SECTIONS for part in section.parts]
     text = " ".join(made.text.values())
     assert len(names) == len(set(names)) >= 21
     assert all(f"Missing: {name}." in text for name in names)
@@ -105,7 +105,7 @@ def test_an_empty_report_is_all_missing(empty: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("script", sorted({item.script for item in ITEMS}))
+@pytest.mark.parametrize("script", sorted({item.arguments[0] for item in SECTIONS}))
 def test_the_scripts_exist(script: str) -> None:
     assert (ROOT / "scripts" / f"{script}.py").exists()
 
@@ -125,17 +125,24 @@ def test_commands_have_the_settings_of_the_report_and_its_place(
 ) -> None:
     folder = tmp_path / "digits" / "report"
     write_json(folder / "report.json", {"overrides": overrides})
-    assert page._command(folder, ITEMS[0]) == f"python scripts/accuracy_table.py {command}output_dir={tmp_path}"
+    filters, samples = (
+        page.Section("", "", "", arguments=each) for each in (("filters",), ("reproduce", "items=[samples]"))
+    )
+    assert page._command(folder, filters) == f"python scripts/filters.py {command}output_dir={tmp_path}"
+    assert (
+        page._command(folder, samples)
+        == f"python scripts/reproduce.py {command}output_dir={tmp_path} 'items=[samples]'"
+    )
 
 
 def test_a_report_without_its_settings_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "digits" / "report"
     folder.mkdir(parents=True)
     with pytest.raises(InputError, match=r"no report\.json; run the script that made it once more"):
-        page.render(folder)
+        page.render(folder, SECTIONS)
     write_json(folder / "report.json", {"overrides": "dataset=mnist"})
     with pytest.raises(InputError, match=r"report\.json lists no overrides"):
-        page.render(folder)
+        page.render(folder, SECTIONS)
 
 
 def test_the_headline_has_ours_the_papers_and_the_difference(made: Page) -> None:
@@ -151,7 +158,7 @@ def test_without_published_numbers_the_headline_says_so(empty: Path) -> None:
     for record in table.records:
         record |= {"paper": None, "difference": None, "source": None}
     table.write(empty / "tables", "accuracy")
-    top = Page(page.render(empty)).text[""]
+    top = Page(page.render(empty, SECTIONS)).text[""]
     assert "The paper has no numbers for these networks." in top and "94.0" in top
 
 
@@ -160,7 +167,7 @@ def test_a_table_of_nothing_has_no_headline(empty: Path) -> None:
     for record in table.records:
         record["value"] = None
     table.write(empty / "tables", "accuracy")
-    assert "No accuracy has been measured yet" in Page(page.render(empty)).text[""]
+    assert "No accuracy has been measured yet" in Page(page.render(empty, SECTIONS)).text[""]
 
 
 def test_cells_have_everything_their_record_says(report: Path, made: Page) -> None:
@@ -273,12 +280,13 @@ def test_the_same_files_make_the_same_bytes_without_torch(report: Path, tmp_path
     shutil.copytree(report, folder)
     program = (
         "import sys; from pathlib import Path; from saddlepoint.report import page\n"
-        f"page.write(Path({str(folder)!r}))\n"
+        f"page.write(Path({str(folder)!r}), [page.Section('Accuracy', '', '', tables=('accuracy',))])\n"
         "assert not {'torch', 'hydra', 'omegaconf', 'wandb', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
     first = (folder / "index.html").read_bytes()
-    assert page.write(folder).read_bytes() == first
+    section = page.Section("Accuracy", "", "", tables=("accuracy",))
+    assert page.write(folder, [section]).read_bytes() == first
 
 
 @pytest.mark.parametrize(
@@ -303,7 +311,7 @@ def test_a_damaged_file_is_named(empty: Path, file: str, content: str, message: 
     (empty / file).parent.mkdir()
     (empty / file).write_text(content)
     with pytest.raises(InputError, match=message) as raised:
-        page.write(empty)
+        page.write(empty, SECTIONS)
     assert file in str(raised.value) and "\n" not in str(raised.value)
     assert not (empty / "index.html").exists()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Browser
 
-from saddlepoint.report import page
+from saddlepoint.paper import write_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; apt-get install chromium")
 
@@ -19,7 +19,7 @@ SHOWN = "document.querySelectorAll('.detail:popover-open').length"
 
 @pytest.fixture(scope="module")
 def index(report: Path) -> Path:
-    return page.write(report)
+    return write_page(report)
 
 
 @pytest.fixture(scope="module")

@@ -125,10 +125,14 @@ class Chart:
         return json.dumps({**content, "command": command}, default=_plain)
 
     def write(self, folder: Path, name: str, command: str = "") -> list[Path]:
-        """<name>.pdf, .png and .json; the same chart gives the same bytes."""
-        path = folder / f"{name}.json"
-        write_atomically(path, self.as_json(command).encode())
-        return [*print_figure(self.draw(), folder, name), path]
+        """<name>.pdf, .png and .json; the same chart gives the same bytes, and is not drawn again."""
+        path, content = folder / f"{name}.json", self.as_json(command).encode()
+        pictures = [folder / f"{name}.{suffix}" for suffix in ("pdf", "png")]
+        if not all(each.exists() for each in (path, *pictures)) or path.read_bytes() != content:
+            path.unlink(missing_ok=True)  # it vouches for the pictures, and comes after them
+            print_figure(self.draw(), folder, name)
+            write_atomically(path, content)
+        return [*pictures, path]
 
 
 def print_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

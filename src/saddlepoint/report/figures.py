@@ -347,3 +347,37 @@ def output_layer(weights: Mapping[str, tuple[np.ndarray, np.ndarray]], dataset: 
         caption="Figure 10 (ICLR). Weights and biases of the output layer. The paper, on MNIST: similar weights, "
         "biases far from uniform and alike in two robust networks.",
     )
+
+
+def samples(
+    images: np.ndarray, labels: Sequence[int], found: Mapping[tuple[str, str], Mapping[str, np.ndarray]], dataset: str
+) -> Chart:
+    """ICLR Figure 12: images, then a row of perturbations and one of adversarial images for each network and attack.
+
+    Args:
+        images: (n, c, h, w) in [0, 1], of the classes `labels`.
+        found: (training, attack in words) -> images (n, c, h, w), and classes before and after (n,).
+    """
+
+    def row(name: str, pictures: np.ndarray, captions: Sequence[str]) -> list[Panel]:
+        shown = [picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0) for picture in pictures]
+        return [
+            Panel(image=Image(pixels), x=caption, y=name if column == 0 else "")
+            for column, (pixels, caption) in enumerate(zip(shown, captions, strict=True))
+        ]
+
+    rows = [row("image", images, [f"class {label}" for label in labels])]
+    for (training, attack), arrays in found.items():
+        delta = arrays["images"] - images
+        full = np.abs(delta).max(axis=(1, 2, 3), keepdims=True).clip(min=1e-12)
+        changes = [f"{one} → {other}" for one, other in zip(arrays["before"], arrays["after"], strict=True)]
+        rows.append(row(f"{title(training)}\n{attack}", 0.5 + delta / (2 * full), [""] * len(images)))
+        rows.append(row("adversarial", arrays["images"], changes))
+    return Chart(
+        f"{dataset}: adversarial examples",
+        rows,
+        size=(1.5, 1.5),
+        caption="Figure 12 (ICLR). Perturbations (grey is no change, each scaled to its largest) and adversarial "
+        "images, with the predicted class before and after. The paper: within l2 4, on MNIST, people misclassify them "
+        "too.",
+    )

@@ -29,7 +29,7 @@ def for_any_script(setting: str) -> str:
 
 
 class Report:
-    """tables/ and figures/ under `path`; at the end it says what was written, and shows the figures in the tracker.
+    """tables/ and figures/ under `path`; at the end the figures are shown in the tracker.
 
     Args:
         command: makes the same again.
@@ -42,11 +42,12 @@ class Report:
     ) -> None:
         self.path, self.command, self.tracker, self.config = path, command, tracker, config
         self.overrides = overrides
+        self.tables: list[Table] = []
         self.written: list[Path] = []
 
     def table(self, name: str, table: Table) -> None:
         self.written += table.write(self.path / "tables", name)
-        log.info("\n%s", table.text())
+        self.tables.append(table)
 
     def figure(self, name: str, chart: Chart) -> None:
         self.written += chart.write(self.path / "figures", name, self.command)
@@ -60,14 +61,24 @@ class Report:
         if kind is not None or not self.written:
             return
         write_json(self.path / "report.json", {"overrides": list(self.overrides)})
-        log.info("\nwrote %s", ", ".join(map(str, self.written)))
-        log.info("everything on one page: python scripts/report.py %s", shlex.quote(str(self.path)))
         pictures = [path for path in self.written if path.suffix == ".png"]
         if pictures:
             self.tracker.start(self.path, self.config, job="report")
             for path in pictures:
                 self.tracker.images(0, path.stem, partial(_picture, path))
             self.tracker.finish({})
+
+    def show(self) -> None:
+        """Print the tables."""
+        for table in self.tables:
+            log.info("\n%s", table.text())
+
+    def tell(self) -> None:
+        """Print the tables, and what was written."""
+        self.show()
+        if self.written:
+            log.info("\nwrote %s", ", ".join(map(str, self.written)))
+            log.info("everything on one page: python scripts/report.py %s", shlex.quote(str(self.path)))
 
 
 def _picture(path: Path) -> tuple[np.ndarray, list[str]]:

@@ -11,6 +11,7 @@ import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,26 +23,53 @@ from plotly.offline import get_plotlyjs
 
 from saddlepoint.errors import InputError
 from saddlepoint.report.folder import for_any_script
-from saddlepoint.report.items import BEYOND, ITEMS, Item
 from saddlepoint.report.plots import exact, figure
 from saddlepoint.results import read_json, write_atomically
 
 Content = dict[str, Any]
 
+BEYOND = "Beyond the paper"
 
-def write(folder: Path) -> Path:
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: something that the paper shows, or that belongs with it.
+
+    `tables` and `figures` are the names of the files it is made of, `arguments` the script that makes them and what to
+    tell it.
+    """
+
+    title: str
+    place: str
+    claim: str
+    tables: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def anchor(self) -> str:
+        return (*self.tables, *self.figures)[0]
+
+    @property
+    def parts(self) -> list[str]:
+        """Its files in the report's folder, without their endings."""
+        return [*(f"tables/{name}" for name in self.tables), *(f"figures/{name}" for name in self.figures)]
+
+
+def write(folder: Path, sections: Sequence[Section]) -> Path:
     """index.html in a report's folder, such as outputs/digits/report; the same files give the same bytes.
 
+    `sections` are shown in their order, and then whatever else is there.
     Raises InputError if there is no such folder, or a file in it is not what its place says.
     """
     if not folder.is_dir():
         raise InputError(f"no report at {folder}; make reproduce makes it, and DATASET= and RECIPE= choose which")
     path = folder / "index.html"
-    write_atomically(path, render(folder).encode())
+    write_atomically(path, render(folder, sections).encode())
     return path
 
 
-def render(folder: Path) -> str:
+def render(folder: Path, sections: Sequence[Section]) -> str:
     """The page. Links in it are relative to the folder."""
     folder = folder.resolve()
     environment = jinja2.Environment(
@@ -53,12 +81,12 @@ def render(folder: Path) -> str:
     )
     source = files("saddlepoint.report")
     scripts = [get_plotlyjs(), source.joinpath("page.js").read_text()]
-    sections = [_section(folder, item) for item in _all_items(folder)]
+    shown = [_section(folder, each) for each in [*sections, *_others(folder, sections)]]
     return environment.get_template("page.html").render(
         dataset=folder.parent.name,
         settings=[each for each in _settings(folder) if not each.startswith(("dataset=", "output_dir="))],
-        sections=sections,
-        headline=_headline(folder, sections[0]),
+        sections=shown,
+        headline=_headline(folder, shown),
         style=Markup(source.joinpath("page.css").read_text()),
         scripts=[Markup(script) for script in scripts],
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
@@ -80,19 +108,19 @@ def _settings(folder: Path) -> list[str]:
     return settings
 
 
-def _command(folder: Path, item: Item) -> str:
-    return shlex.join(["python", f"scripts/{item.script}.py", *_settings(folder)])
+def _command(folder: Path, section: Section) -> str:
+    script, *settings = section.arguments
+    return shlex.join(["python", f"scripts/{script}.py", *_settings(folder), *settings])
 
 
-def _all_items(folder: Path) -> Iterator[Item]:
-    """The paper's, then what else lies in the folder."""
-    yield from ITEMS
+def _others(folder: Path, sections: Sequence[Section]) -> Iterator[Section]:
+    """One for what else is in the folder, if anything is."""
     found = {kind: _stems(folder / kind) for kind in ("tables", "figures")}
-    for item in ITEMS:
-        for kind, names in (("tables", item.tables), ("figures", item.figures)):
+    for section in sections:
+        for kind, names in (("tables", section.tables), ("figures", section.figures)):
             found[kind] -= {stem for name in names for stem in _versions(folder / kind, name)}
     if found["tables"] or found["figures"]:
-        yield Item(
+        yield Section(
             "Other results",
             BEYOND,
             "Further tables and figures of this report.",
@@ -110,16 +138,16 @@ def _versions(folder: Path, name: str) -> list[str]:
     return sorted(stem for stem in _stems(folder) if stem == name or stem.startswith(f"{name}-"))
 
 
-def _section(folder: Path, item: Item) -> Content:
+def _section(folder: Path, section: Section) -> Content:
     parts: list[Content] = []
     missing: list[str] = []
-    command = _command(folder, item) if item.script else ""
-    for kind, names, read in (("tables", item.tables, _table), ("figures", item.figures, _figure)):
+    command = _command(folder, section) if section.arguments else ""
+    for kind, names, read in (("tables", section.tables, _table), ("figures", section.figures, _figure)):
         for name in names:
             versions = _versions(folder / kind, name)
             parts += [_checked(folder / kind / f"{version}.json", read, command) for version in versions]
             missing += [] if versions else [f"{kind}/{name}.json"]
-    return {"item": item, "parts": parts, "missing": missing, "command": command}
+    return {"item": section, "parts": parts, "missing": missing, "command": command}
 
 
 @contextmanager
@@ -221,9 +249,10 @@ def _details(record: Content, command: str) -> list[Content]:
     return rows
 
 
-def _headline(folder: Path, accuracy: Content) -> Content | None:
+def _headline(folder: Path, sections: Sequence[Content]) -> Content | None:
     """Of the accuracy table: the widest networks trained adversarially and naturally, ours beside the paper's."""
-    table = next((part for part in accuracy["parts"] if part["kind"] == "table"), None)
+    parts = [part for each in sections if "accuracy" in each["item"].tables for part in each["parts"]]
+    table = next((part for part in parts if part["kind"] == "table"), None)
     if table is None:
         return None
     networks, command = [], table["commands"][0]

@@ -1,0 +1,94 @@
+"""The items of the paper, a module for each, in the order of the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from saddlepoint.errors import InputError, nearest
+from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.paper import (
+    accuracy,
+    adversaries,
+    diagnostics,
+    epsilon,
+    filters,
+    landscape,
+    methods,
+    overfitting,
+    samples,
+    training_curves,
+    transfer,
+)
+from saddlepoint.paper.item import Item
+from saddlepoint.report import page
+from saddlepoint.report.folder import Report
+
+log = logging.getLogger(__name__)
+
+ITEMS: tuple[Item, ...] = (
+    accuracy.ITEM,
+    adversaries.ITEM,
+    landscape.ITEM,
+    training_curves.ITEM,
+    epsilon.ITEM,
+    transfer.ITEM,
+    filters.ITEM,
+    samples.ITEM,
+    diagnostics.ITEM,
+    methods.ITEM,
+    overfitting.ITEM,
+)
+
+# With the command of each, as the page shows them.
+SECTIONS = tuple(dataclasses.replace(section, arguments=item.arguments) for item in ITEMS for section in item.sections)
+
+
+def named(names: Sequence[str] | None) -> list[Item]:
+    """The items of these names, all for None. Raises InputError for an unknown name, or none at all."""
+    known = {item.name: item for item in ITEMS}
+    if names is None:
+        return list(ITEMS)
+    if isinstance(names, str) or not names:
+        raise InputError(f"items={names}; expected a list such as [{names or ITEMS[0].name}] of {', '.join(known)}")
+    for name in map(str, names):
+        if name not in known:
+            raise InputError(
+                f"items=[{name}]: unknown item {name!r}; choose from {', '.join(known)}{nearest(name, list(known))}"
+            )
+    return [item for item in ITEMS if item.name in names]
+
+
+def planned(cfg: Settings, items: Sequence[Item]) -> list[Network]:
+    """The networks that items are made of, each once, and those that these are trained from."""
+    found = [network for item in items for network in item.networks(cfg)]
+    # Static training learns examples of a naturally trained network.
+    found += [(model, "standard", seed) for model, training, seed in found if training == "static"]
+    return list(dict.fromkeys(found))
+
+
+def write(lab: Lab, item: Item) -> Report:
+    """Measure what is missing of an item and write its tables and figures."""
+    lab.begin(*item.arguments)
+    with lab.report() as out:
+        item.make(lab, out)
+    return out
+
+
+def write_page(folder: Path) -> Path:
+    """The page of a report's folder."""
+    return page.write(folder, SECTIONS)
+
+
+def make(lab: Lab, *items: Item) -> None:
+    """The body of a script: write the items, print their tables, and say what to do next."""
+    for item in items:
+        write(lab, item).tell()
+    names = ",".join(item.name for item in items)
+    following = [item for item in ITEMS if item not in items and not item.made(lab.folder)]
+    if lab.missing:
+        log.info("train what is missing and make this again: %s", lab.next_command("reproduce", f"items=[{names}]"))
+    elif following:
+        log.info("next, %s: %s", following[0].sections[0].place, lab.next_command(*following[0].arguments))

@@ -1,0 +1,69 @@
+"""ICLR Figures 9 and 10: the first and the last layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saddlepoint.data import Split
+from saddlepoint.evaluation.subject import Subject
+from saddlepoint.evaluation.weights import layers
+from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.paper.item import Item, grid
+from saddlepoint.report import figures
+from saddlepoint.report.folder import Report
+from saddlepoint.report.page import Section
+from saddlepoint.report.tables import filters_table
+from saddlepoint.results import Result
+
+
+def networks(cfg: Settings) -> list[Network]:
+    return grid([cfg.report.filters.model], cfg.report.filters.trainings)
+
+
+def inspect(subject: Subject, split: Split) -> tuple[Result, dict[str, np.ndarray]]:
+    def compute() -> tuple[Result, dict[str, np.ndarray]]:
+        found = layers(subject.model, split.images(slice(None)))
+        result = {
+            "filters": len(found.filters),
+            "alive": int(found.alive.sum()),
+            "single_weight": int((found.alive & (found.concentration >= 0.9)).sum()),
+            "bias_low": float(found.biases.min()),
+            "bias_high": float(found.biases.max()),
+        }
+        return result, {"filters": found.filters, "weights": found.weights, "biases": found.biases}
+
+    return subject.measure_arrays("layers", {"examples": len(split)}, compute)
+
+
+def make(lab: Lab, out: Report) -> None:
+    settings, dataset = lab.cfg.report.filters, lab.cfg.dataset.name
+    split = lab.test_images.take(settings.examples)
+    found = {
+        each.training["training"]: inspect(each, split)
+        for each in lab.subjects([settings.model], settings.trainings, seeds=1)
+    }
+    if not found:
+        return
+    kernels = {training: arrays["filters"] for training, (_, arrays) in found.items()}
+    last = {training: (arrays["weights"], arrays["biases"]) for training, (_, arrays) in found.items()}
+    out.figure("filters", figures.filters(kernels, dataset))
+    out.figure("output_layer", figures.output_layer(last, dataset))
+    out.table("filters", filters_table([result for result, _ in found.values()], dataset=dataset))
+
+
+ITEM = Item(
+    name="filters",
+    script="filters",
+    networks=networks,
+    make=make,
+    sections=(
+        Section(
+            "Inside the robust MNIST network",
+            "ICLR Figures 9 and 10",
+            "It uses 3 of its 32 first filters, each with a single weight, as thresholds; the biases of its output "
+            "layer are far from uniform.",
+            tables=("filters",),
+            figures=("filters", "output_layer"),
+        ),
+    ),
+)
