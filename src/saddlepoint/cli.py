@@ -165,7 +165,7 @@ def _explain(error: Exception, config_name: str) -> str:
         )
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        near = nearest(unknown[1], _settings(config_name))
+        near = nearest(unknown[1], settings(config_name))
         return f"unknown setting {unknown[1]!r}{near}; see all of them with --cfg job"
     unset = re.search(r"Missing mandatory value: (\S+)", text)
     if unset:
@@ -173,7 +173,7 @@ def _explain(error: Exception, config_name: str) -> str:
     return text
 
 
-def _settings(config_name: str) -> list[str]:
+def settings(config_name: str) -> list[str]:
     """The names of all settings, as the defaults have them."""
 
     def names(node: Any, above: str) -> list[str]:
