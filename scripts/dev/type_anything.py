@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -168,7 +169,7 @@ def main() -> None:
             statuses.append(ended.status)
             if ended.fault:
                 faults += 1
-                print(f"{case.script} {' '.join(case.overrides)}\n    {ended.fault}", flush=True)
+                print(f"case {number}: {case.script} {shlex.join(case.overrides)}\n    {ended.fault}", flush=True)
     worked, endless = statuses.count(0), statuses.count(None)
     print(f"{options.cases} cases: {worked} worked, {endless} still ran, {faults} faults")
     sys.exit(1 if faults else 0)

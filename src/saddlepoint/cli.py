@@ -61,8 +61,11 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
+        composed: list[bool] = []  # whether Hydra has come to the function
+
         @functools.wraps(function)  # Hydra names the job after the function's module
         def job(cfg: DictConfig) -> None:
+            composed.append(True)
             if another_process():
                 logging.getLogger().setLevel(logging.ERROR)
             try:
@@ -79,6 +82,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)
 
         def run() -> None:
+            composed.clear()
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us instead of being printed with hints
             logging.getLogger("matplotlib").setLevel(logging.WARNING)
             if {"-h", "--help"} & set(sys.argv[1:]):
@@ -92,6 +96,10 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
                 _leave(str(error))
             except (HydraException, OmegaConfBaseException) as error:
                 _leave(_explain(error, config_name))
+            except (ValueError, TypeError, LookupError, AssertionError) as error:  # Hydra's, of one of the overrides
+                if composed or (culprit := _culprit(config_name)) is None:
+                    raise
+                _leave(f"{culprit}: {one_line(error)}")
             except Stopped as stopped:
                 if another_process():
                     sys.exit(128 + stopped.signum)
@@ -225,11 +233,16 @@ def _parsed(override: str) -> Override:
         parser.parse_overrides([written])
     except (OverrideParseException, ValueError, TypeError):
         raise InputError(f"{key!r} is no name of a setting; see all of them with --cfg job") from None
-    raise InputError(f"{override}: not a number, a list or a plain text; as a text, write {shlex.quote(written)}")
+    raise InputError(f"{override}: not a number, a list or a plain text; as a text, write {_for_a_shell(written)}")
 
 
 def _in_quotes(value: str) -> str:
     return QuotedString(value, Quote.single).with_quotes()
+
+
+def _for_a_shell(argument: str) -> str:
+    """As one types it; double quotes around Hydra's single ones read best, where nothing inside is special."""
+    return shlex.quote(argument) if set(argument) & set('"$`\\!') else f'"{argument}"'
 
 
 def _quoted(override: str, sweeps: bool) -> str:
@@ -255,7 +268,7 @@ def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> No
         key, line = each.key_or_group, str(each.input_line)
         if each.is_sweep_override() and not sweeps:
             value = line.partition("=")[2]
-            text = shlex.quote(f"{key}={_in_quotes(value)}")
+            text = _for_a_shell(f"{key}={_in_quotes(value)}")
             raise InputError(f"{line}: for a sweep add -m, for a list write {key}=[{value}], for a text {text}")
         if (CONFIGS / key).is_dir():
             if each.is_force_add() or (each.is_add() and key != "experiment"):
@@ -287,6 +300,8 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
             if not isinstance(value, DictConfig):
                 below = ", ".join(f"{name}.{each}" for each in expected if not str(each).startswith("_"))
                 raise InputError(f"{name}={value}; expected settings: {below or f'{name}._target_'}")
+            if "_target_" in expected and not isinstance(value.get("_target_"), str):
+                raise InputError(f"{name} has no _target_, which says what to make; expected {expected._target_}")
             _compare_below(value, expected, f"{name}.")
         elif isinstance(expected, ListConfig) != isinstance(value, ListConfig) or isinstance(value, DictConfig):
             one = f"a list such as {expected}" if isinstance(expected, ListConfig) else f"one value such as {expected}"
@@ -315,7 +330,33 @@ def _explain(error: Exception, config_name: str) -> str:
         return f"{name} refers to what is not there ({str(cause).splitlines()[0]})"
     if isinstance(cause, OmegaConfBaseException):
         return f"{name}: {str(cause).splitlines()[0]}"
-    return one_line(error)
+    culprit = _culprit(config_name)
+    return one_line(error) if culprit is None else _explain_override(culprit, error, config_name)
+
+
+def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
+    """Of an error without attributes, by the override that leads to it."""
+    override, known = _parsed(culprit), settings(config_name)
+    key = override.key_or_group
+    if override.is_delete() and key not in known:
+        return f"{culprit}: unknown setting {key!r}{nearest(key, known)}; see all of them with --cfg job"
+    if override.is_delete() and (CONFIGS / key).is_dir():
+        return f"{culprit}: {key} is needed; choose {', '.join(_choices(key))}"
+    if override.is_add() and key in known:
+        return f"{culprit}: there is a {key} already; write {culprit.lstrip('+')}"
+    return f"{culprit}: {one_line(error)}"
+
+
+def _culprit(config_name: str) -> str | None:
+    """The first of the overrides that Hydra cannot even take alone; None if it can each of them."""
+    for each in sys.argv[1:]:
+        if "=" not in each and not each.startswith("~"):
+            continue
+        try:
+            compose(config_name, [each])
+        except Exception:  # noqa: BLE001 (which is what is looked for)
+            return each
+    return None
 
 
 def settings(config_name: str) -> list[str]:
