@@ -291,21 +291,21 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
     for key in usual:
         if key == "hydra" or key not in given or OmegaConf.is_missing(usual, key):
             continue
-        name = f"{above}{key}"
+        name = f"{above}{key!s}"
         expected = usual[key]
         if expected is None or (given[key] is None and (not OmegaConf.is_config(expected) or key in OPTIONAL)):
             continue
         value = given[key]
         if isinstance(expected, DictConfig):
             if not isinstance(value, DictConfig):
-                below = ", ".join(f"{name}.{each}" for each in expected if not str(each).startswith("_"))
+                below = ", ".join(f"{name}.{each!s}" for each in expected if not str(each).startswith("_"))
                 raise InputError(f"{name}={value}; expected settings: {below or f'{name}._target_'}")
             if "_target_" in expected and not isinstance(value.get("_target_"), str):
                 raise InputError(f"{name} has no _target_, which says what to make; expected {expected._target_}")
             _compare_below(value, expected, f"{name}.")
         elif isinstance(expected, ListConfig) != isinstance(value, ListConfig) or isinstance(value, DictConfig):
-            one = f"a list such as {expected}" if isinstance(expected, ListConfig) else f"one value such as {expected}"
-            raise InputError(f"{name}={value}; expected {one}")
+            several = "a list" if isinstance(expected, ListConfig) else "one value"
+            raise InputError(f"{name}={value}; expected {several} such as {expected!s}")
 
 
 def _explain(error: Exception, config_name: str) -> str:
@@ -323,7 +323,10 @@ def _explain(error: Exception, config_name: str) -> str:
     if isinstance(cause, MissingMandatoryValue):
         return f"{name} is not set; add {name}=..."
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and not isinstance(error, OmegaConfBaseException):
-        return f"unknown setting {name!r}{nearest(str(name), settings(config_name))}; see all of them with --cfg job"
+        made = cause.parent_node.get("_target_") if isinstance(cause.parent_node, DictConfig) else None
+        more = f", or put + in front to pass it to {made}" if made else ""
+        near = nearest(str(name), settings(config_name))
+        return f"unknown setting {name!r}{near}; see all of them with --cfg job{more}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return f"{name} is missing; remove what takes it away, or add +{name}=..."
     if isinstance(cause, InterpolationResolutionError):
