@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,32 @@ MISTAKES = [
     (TRAIN, "recipe.schedule.peak=fast", "recipe.schedule.peak"),
     (TRAIN, "recipe.optimizer._target_=torch.optim.Nope", "torch.optim.Nope"),
     (TRAIN, "+dataset.network.channels_of._target_=nowhere.Net", "nowhere"),  # cannot be imported
+    (TRAIN, "recipe.optimizer=sgd", "recipe.optimizer._target_"),  # one value for several settings
+    (TRAIN, "recipe.schedule=cosine", "recipe.schedule.peak"),
+    (TRAIN, "recipe.schedule=nan", "recipe.schedule"),
+    (TRAIN, "trainer.schedule=8/0", "trainer.schedule"),
+    (TRAIN, "++monitor.attack=0", "monitor.attack"),
+    (TRAIN, "dataset.network=nan", "dataset.network"),
+    (TRAIN, "monitor=null", "monitor"),
+    (TRAIN, "recipe.reduction=[mean]", "recipe.reduction"),  # several for one
+    (TRAIN, "threat.bounds=1", "[0, 1]"),
+    (TRAIN, "training=nan", "trades"),
+    (TRAIN, "+training=pgd", " training=pgd"),
+    (TRAIN, "++recipe=fast", " recipe=fast"),
+    (TRAIN, "~dataset", "mnist"),
+    (TRAIN, "~seeed", " seed?"),
+    (TRAIN, "~trainer", "trainer"),
+    (TRAIN, "+seed=1", " seed=1"),
+    (TRAIN, "seed=${nowhere}", "nowhere"),
+    (TRAIN, "threat.bounds.x=1", "threat.bounds.x"),
+    (TRAIN, "recipe.epochs=[nan]", "recipe.epochs"),
+    (TRAIN, f"recipe.steps={10**30}", "recipe.steps"),
+    (TRAIN, "dataset.augmentation=inf", "dataset.augmentation"),
+    (TRAIN, "'recipe.optimizer={_target_: torch.optim.SGD, _partial_: true}'", "~recipe.optimizer.eps"),  # is merged
+    (TRAIN, "+recipe.optimizer.momentum=0.9", "momentum"),  # which Adam does not take
+    (TRAIN, "recipe.optimizer.eps=-1", "recipe.optimizer"),
+    (TRAIN, "recipe.optimizer._target_=builtins.dict", "torch.optim.Optimizer"),
+    (TRAIN, "output_dir=~nobody-of-this-name/x", "~nobody-of-this-name"),
     (TRAIN, "dataset.data.held_out=5000", "dataset.data.held_out"),
     (TRAIN, "runtime.device=cpux", "runtime.device"),
     (TRAIN, "overwrite=maybe", "overwrite"),
@@ -84,7 +111,8 @@ MISTAKES = [
 def test_a_mistake_is_named_in_one_line_and_writes_nothing(
     script: str, typed: str, named: str, command: Run, tmp_path: Path
 ) -> None:
-    outcome = command(script, *typed.split(), f"output_dir={tmp_path}/out")
+    elsewhere = [] if typed.startswith("output_dir") else [f"output_dir={tmp_path}/out"]
+    outcome = command(script, *shlex.split(typed), *elsewhere)
     assert refused(outcome, named), outcome.err
     assert not list(tmp_path.iterdir())
 
