@@ -289,9 +289,11 @@ def _compare_kinds(cfg: DictConfig) -> None:
 
 def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
     for key in usual:
+        name = f"{above}{key!s}"
+        if OmegaConf.is_missing(given, key) and not OmegaConf.is_missing(usual, key):
+            raise InputError(f"{name} is not set; add {name}=...")
         if key == "hydra" or key not in given or OmegaConf.is_missing(usual, key):
             continue
-        name = f"{above}{key!s}"
         try:
             expected, value = usual[key], given[key]
         except InterpolationResolutionError:
