@@ -72,6 +72,7 @@ MISTAKES = [
     (TRAIN, "++recipe=fast", " recipe=fast"),
     (TRAIN, "~dataset", "mnist"),
     (TRAIN, "~seeed", " seed?"),
+    (TABLE, "report.filters.model=???", "report.filters.model"),
     (TRAIN, "~trainer", "trainer"),
     (TRAIN, "+seed=1", " seed=1"),
     (TRAIN, "seed=${nowhere}", "nowhere"),

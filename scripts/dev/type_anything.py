@@ -45,7 +45,7 @@ BEFORE = {
 VALUES = (
     *("nan", "inf", "-1", "0", "0.5", "1e400", "1e-400", str(10**30), "8/0", "true", "null", "text", "'a text'", "''"),
     *("[]", "[1,2]", "[[]]", "[nan]", "{}", "{a: 1}", "{a: {b: []}}", "{_target_: nowhere.Nothing}"),
-    *("{_target_: builtins.dict}", "???", "${seed}", "'${nowhere}'", "é", "~"),
+    *("{_target_: builtins.dict}", "???", "${seed}", "'${nowhere}'", "é", "~", "1", "3", "0.1", "false"),
 )
 
 
@@ -127,6 +127,7 @@ def _child(main: Callable[[], None], argv: list[str], folder: Path, out: int, er
     """Never returns."""
     os.dup2(out, 1)
     os.dup2(err, 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     os.chdir(folder)
     os.environ["HOME"] = str(folder)
     sys.argv = argv
@@ -139,6 +140,7 @@ def _child(main: Callable[[], None], argv: list[str], folder: Path, out: int, er
     except BaseException:  # noqa: BLE001 (as the interpreter would)
         sys.excepthook(*sys.exc_info())
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 

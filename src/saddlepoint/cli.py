@@ -289,17 +289,21 @@ def _compare_kinds(cfg: DictConfig) -> None:
 
 def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
     for key in usual:
+        name = f"{above}{key!s}"
+        if OmegaConf.is_missing(given, key) and not OmegaConf.is_missing(usual, key):
+            raise InputError(f"{name} is not set; add {name}=...")
         if key == "hydra" or key not in given or OmegaConf.is_missing(usual, key):
             continue
-        name = f"{above}{key!s}"
-        expected = usual[key]
-        if expected is None or (given[key] is None and (not OmegaConf.is_config(expected) or key in OPTIONAL)):
+        try:
+            expected, value = usual[key], given[key]
+        except InterpolationResolutionError:
+            continue  # whoever uses it says so
+        if expected is None or (value is None and (not OmegaConf.is_config(expected) or key in OPTIONAL)):
             continue
-        value = given[key]
         if isinstance(expected, DictConfig):
             if not isinstance(value, DictConfig):
-                below = ", ".join(f"{name}.{each!s}" for each in expected if not str(each).startswith("_"))
-                raise InputError(f"{name}={value}; expected settings: {below or f'{name}._target_'}")
+                below = [f"{name}.{each!s}" for each in expected if each not in ("_partial_", "_convert_")]
+                raise InputError(f"{name}={value}; expected settings: {', '.join(below)}")
             if "_target_" in expected and not isinstance(value.get("_target_"), str):
                 raise InputError(f"{name} has no _target_, which says what to make; expected {expected._target_}")
             _compare_below(value, expected, f"{name}.")
