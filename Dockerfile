@@ -6,6 +6,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /saddlepoint
 COPY requirements.txt pyproject.toml Makefile README.md ./
+COPY scripts/dev/set_up.sh scripts/dev/set_up.sh
 COPY src src
 RUN make .venv/ready
 COPY . .

@@ -1,5 +1,4 @@
-# Everything runs in .venv, made from requirements.txt on first use.
-PYTHON ?= python3
+# Everything runs in .venv, made from requirements.txt on first use. PYTHON= names the interpreter that makes it.
 DATASET ?= digits
 RECIPE ?= paper
 SEEDS ?= 1
@@ -37,15 +36,11 @@ clean: ## delete the trained networks and results, but not the committed ones
 	find outputs -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
 
 .venv/ready: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "error: Python %d.%d; saddlepoint needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." % v)'
-	@echo "setting up .venv (a few minutes and about 6 GB the first time)"
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.txt
-	@touch $@
+	@PYTHON="$(PYTHON)" scripts/dev/set_up.sh
 
 # The peers' own environment sees .venv's torch, so that all are measured on the same one.
 .venv-benchmark/ready: .venv/ready scripts/dev/benchmark_requirements.txt
-	@$(RUN) -m venv .venv-benchmark
+	@$(RUN) -m venv --clear .venv-benchmark
 	@$(RUN) -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' > "$$(.venv-benchmark/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/project.pth"
 	@.venv-benchmark/bin/pip install --quiet --disable-pip-version-check -r scripts/dev/benchmark_requirements.txt
 	@touch $@

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from saddlepoint.adopt import check, check_range, load_weights
 from saddlepoint.cli import entry
+from saddlepoint.data import expanded
 from saddlepoint.errors import InputError
 from saddlepoint.lab import next_command
 from saddlepoint.results import sha256
@@ -27,7 +27,7 @@ log = logging.getLogger("import_network")
 
 @entry("import_network")
 def main(cfg: DictConfig) -> None:
-    run, weights = Run.current(cfg), Path(str(cfg.weights)).expanduser()
+    run, weights = Run.current(cfg), expanded(str(cfg.weights))
     directory, overwrite, defined = run.directory, run.overwrites(), run.definition
     runtime: Runtime = build(cfg.runtime)
     model = run.network()

@@ -10,10 +10,10 @@ import torch
 from command_line import TINY, Run, refused
 from omegaconf import OmegaConf
 
-from saddlepoint.cli import _memory
+from saddlepoint.cli import _memory, arguments
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.subject import Subject
-from saddlepoint.runs import CONFIGS
+from saddlepoint.runs import CONFIGS, compose
 from saddlepoint.training.trainer import Trainer
 
 
@@ -107,3 +107,77 @@ def test_choices_of_ones_own_are_named(command: Run, tmp_path: Path, option: lis
     (tmp_path / "model" / "mynet.yaml").write_text("")
     given = [part.format(tmp_path) for part in option]
     assert refused(command("train.py", *given, "model=mynett"), " mynet?")
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("--seed=1", " seed=1\n"),
+        ("--epochs 10", " recipe.epochs=10\n"),
+        ("--batch-size=64", " recipe.batch_size=64\n"),
+        ("--model wide", " model=wide\n"),
+        ("-overwrite seed=1", " overwrite=true\n"),
+        ("--cfg everything", " job, hydra or all\n"),
+    ],
+)
+def test_an_option_that_is_a_setting(command: Run, typed: str, written: str) -> None:
+    outcome = command("train.py", *typed.split())
+    assert refused(outcome, written) and outcome.err.endswith(written)
+
+
+PATHS = [
+    "logs/epoch=10-step=500.ckpt",
+    "outputs/digits/simple-pgd,threat.eps=0.2/seed0/last.safetensors",
+    "model (1).pt",
+    "modèle.pt",
+    "it's.pt",
+    "{a}[b].pt",
+    "2024_11",  # Hydra knows a number of this name
+    "1e5",
+    "nan",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_are_taken_as_they_are_typed(path: str) -> None:
+    for key in ("weights", "+weights", "output_dir", "data_dir"):
+        given = arguments([f"{key}={path}"], "import_network")
+        assert compose("import_network", given)[key.lstrip("+")] == path
+        # The same again, as a printed command has it.
+        assert arguments(given, "import_network") == given
+
+
+def test_what_hydra_reads_in_a_path_stays() -> None:
+    for typed in ("weights=null", "weights='a,b'", "weights=${output_dir}/a.pt", "seed=1", "weights=a\\,b"):
+        assert arguments([typed], "import_network") == [typed]
+
+
+def test_paths_of_a_sweep(tmp_path: Path) -> None:
+    assert arguments(["-m", "weights=a,b"], "import_network") == ["-m", "weights=a,b"]
+    sweep = arguments(["weights=logs/epoch=1.ckpt,logs/epoch=2.ckpt", "-m"], "import_network")
+    assert sweep == ["-m", "weights='logs/epoch=1.ckpt','logs/epoch=2.ckpt'"]
+    (tmp_path / "a=1,b=2").touch()
+    assert arguments(["-m", f"weights={tmp_path}/a=1,b=2"], "import_network")[1] == f"weights='{tmp_path}/a=1,b=2'"
+
+
+@pytest.mark.parametrize("value", ["a=b", "é,", "(", "it's"])
+def test_the_quotes_that_are_named_work(value: str, command: Run) -> None:
+    outcome = command("train.py", f"model.name={value}")
+    assert refused(outcome, "write ")
+    (again,) = shlex.split(outcome.err.rpartition("write ")[2])
+    assert compose("train", arguments([again], "train")).model.name == value
+
+
+def test_the_home_folder_of_a_path(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    outcome = command("train.py", *TINY, "training=standard", "output_dir=~/my runs")
+    assert outcome.status == 0, outcome.err
+    assert len(list((tmp_path / "my runs").rglob("training.json"))) == 1
+
+
+def test_a_replaced_optimizer_trains(command: Run, tmp_path: Path) -> None:
+    sgd = "+recipe.optimizer={_target_: torch.optim.SGD, _partial_: true, momentum: 0.9}"
+    outcome = command("train.py", *TINY, "training=standard", sgd, "~recipe.optimizer.eps", f"output_dir={tmp_path}")
+    assert outcome.status == 0, outcome.err
+    (written,) = tmp_path.rglob("config.yaml")
+    assert OmegaConf.load(written).recipe.optimizer.keys() == {"_target_", "_partial_", "momentum"}

@@ -167,7 +167,7 @@ def test_networks_of_ones_own_start_from_the_seed(mine: Path, command: Run, tmp_
     ("change", "message"),
     [
         (("(hidden, 10))", "(hidden, 10), nn.Softmax(1))"), "returns probabilities; expected logits"),
-        (("(hidden, 10))", "(hidden, 9))"), "the data have 10 classes, expected (2, 10)"),
+        (("(hidden, 10))", "(hidden, 9))"), "the data have 10 classes, expected (8, 10)"),
         (("nn.Linear(64", "nn.Linear(49"), "does not take images of shape (1, 8, 8)"),
     ],
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,16 +19,38 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from saddlepoint.errors import InputError, Stopped, nearest
-from saddlepoint.runs import CONFIGS, one_line
+from saddlepoint.runs import CONFIGS, Run, chosen, compose, one_line
 from saddlepoint.runtime import STOPS, part
 
 log = logging.getLogger(__name__)
+
+# Hydra's options, and those of them that a value follows.
+OPTIONS = (
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
+    *("--shell-completion", "-sc", "--info", "-i"),
+)
+WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    "--experimental-rerun",
+)
+# Settings that are paths: their values are taken as they are typed.
+PATHS = ("output_dir", "data_dir", "weights", "dataset.data.path", "dataset.data.root")
+# Settings of several parts that may be null.
+OPTIONAL = ("augmentation", "grow")
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -37,11 +61,15 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
+        composed: list[bool] = []  # whether Hydra has come to the function
+
         @functools.wraps(function)  # Hydra names the job after the function's module
         def job(cfg: DictConfig) -> None:
+            composed.append(True)
             if another_process():
                 logging.getLogger().setLevel(logging.ERROR)
             try:
+                _compare_kinds(cfg)
                 with _memory(cfg, "recipe.batch_size" if config_name == "train" else "evaluation.batch_size"):
                     function(cfg)
             except (InputError, HydraException, OmegaConfBaseException) as error:
@@ -54,22 +82,24 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
         main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)
 
         def run() -> None:
+            composed.clear()
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us instead of being printed with hints
             logging.getLogger("matplotlib").setLevel(logging.WARNING)
             if {"-h", "--help"} & set(sys.argv[1:]):
                 print(help_page(function.__globals__["__doc__"], config_name))
                 return
-            # Hydra takes options before overrides only, or after them, and not among them.
-            sys.argv[1:] = sorted(
-                sys.argv[1:], key=lambda each: not each.startswith("-") and bool(re.match(r"~|.*=", each))
-            )
             handlers = {each: signal.signal(each, _stop) for each in STOPS}
             try:
+                sys.argv[1:] = arguments(sys.argv[1:], config_name)
                 main()
             except InputError as error:
                 _leave(str(error))
             except (HydraException, OmegaConfBaseException) as error:
                 _leave(_explain(error, config_name))
+            except (ValueError, TypeError, LookupError, AssertionError) as error:  # Hydra's, of one of the overrides
+                if composed or (culprit := _culprit(config_name)) is None:
+                    raise
+                _leave(f"{culprit}: {one_line(error)}")
             except Stopped as stopped:
                 if another_process():
                     sys.exit(128 + stopped.signum)
@@ -149,31 +179,190 @@ def _leave(message: str, status: int = 2) -> None:
     sys.exit(status)
 
 
+def arguments(typed: Sequence[str], config_name: str) -> list[str]:
+    """What was typed as Hydra reads it: options first, and paths in quotes.
+
+    Raises InputError for what cannot be read, naming what to type.
+    """
+    options, overrides, left = [], [], list(typed)
+    while left:
+        each = left.pop(0)
+        name, equals, value = each.partition("=")
+        if name in WITH_VALUE:
+            if not equals and not left:
+                raise InputError(f"{name} needs a value, such as {name} {'job' if name in ('--cfg', '-c') else 'mine'}")
+            value = value if equals else left.pop(0)
+            if name in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
+                raise InputError(f"{name} {value}; choose job, hydra or all")
+            options += [name, value]
+        elif each in OPTIONS:
+            options.append(each)
+        elif each.startswith("-"):
+            follows = left and "=" not in left[0] and not left[0].startswith("-")
+            value = value if equals else left[0] if follows else "true"
+            raise InputError(f"{name} is no option; write {_setting(name, config_name)}={value}")
+        else:
+            overrides.append(each)
+    sweeps = bool({"-m", "--multirun"} & set(options))
+    quoted = [_quoted(each, sweeps) for each in overrides]
+    _refuse([_parsed(each) for each in quoted], sweeps, config_name)
+    return [*options, *quoted]
+
+
+def _setting(option: str, config_name: str) -> str:
+    """The setting that somebody means who types --option."""
+    name, known = option.lstrip("-").replace("-", "_"), settings(config_name)
+    if name in known:
+        return name
+    ends = [each for each in known if each.endswith(f".{name}")]
+    return [*ends, *difflib.get_close_matches(name, known, 1), name][0]
+
+
+def _parsed(override: str) -> Override:
+    """Raises InputError with the quotes to type, if Hydra cannot read it."""
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_overrides([override])[0]
+    except (OverrideParseException, ValueError, TypeError):
+        pass
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise InputError(f"{override!r} is no setting; write name=value, and see all names with --cfg job")
+    written = f"{key}={_in_quotes(value)}"
+    try:
+        parser.parse_overrides([written])
+    except (OverrideParseException, ValueError, TypeError):
+        raise InputError(f"{key!r} is no name of a setting; see all of them with --cfg job") from None
+    raise InputError(f"{override}: not a number, a list or a plain text; as a text, write {_for_a_shell(written)}")
+
+
+def _in_quotes(value: str) -> str:
+    return QuotedString(value, Quote.single).with_quotes()
+
+
+def _for_a_shell(argument: str) -> str:
+    """As one types it; double quotes around Hydra's single ones read best, where nothing inside is special."""
+    return shlex.quote(argument) if set(argument) & set('"$`\\!') else f'"{argument}"'
+
+
+def _quoted(override: str, sweeps: bool) -> str:
+    """The override with its value in quotes, if it is a path that Hydra would read as something else.
+
+    In a sweep commas separate paths, unless there is a file of the whole name.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or key.lstrip("+") not in PATHS or value == "null":
+        return override
+    try:
+        found = _parsed(override)
+    except InputError:
+        several = sweeps and not Path(value).expanduser().exists()
+        return f"{key}={','.join(map(_in_quotes, value.split(',') if several else [value]))}"
+    as_typed = isinstance(found._value, str | QuotedString | list | dict) or (found.is_sweep_override() and sweeps)
+    return override if as_typed else f"{key}={_in_quotes(value)}"
+
+
+def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> None:
+    """Raises InputError for what Hydra refuses in several lines, or with an exception that is none of its own."""
+    for each in overrides:
+        key, line = each.key_or_group, str(each.input_line)
+        if each.is_sweep_override() and not sweeps:
+            value = line.partition("=")[2]
+            text = _for_a_shell(f"{key}={_in_quotes(value)}")
+            raise InputError(f"{line}: for a sweep add -m, for a list write {key}=[{value}], for a text {text}")
+        if (CONFIGS / key).is_dir():
+            if each.is_force_add() or (each.is_add() and key != "experiment"):
+                raise InputError(f"{line}: write {line.lstrip('+')}")
+            given = [] if each.is_delete() or each.is_sweep_override() else each.value()
+            if not all(isinstance(one, str) for one in (given if isinstance(given, list) else [given])):
+                raise InputError(f"{line}: unknown {key}; choose {', '.join(_choices(key))}")
+
+
+def _compare_kinds(cfg: DictConfig) -> None:
+    """Raises InputError where one value stands for several, or several for one, unlike what the choices give."""
+    if not HydraConfig.get().overrides.task:
+        return
+    choices = chosen(Run.current(cfg).config)
+    usual = compose(str(HydraConfig.get().job.config_name), [f"{group}={choice}" for group, choice in choices.items()])
+    _compare_below(cfg, usual, "")
+
+
+def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
+    for key in usual:
+        if key == "hydra" or key not in given or OmegaConf.is_missing(usual, key):
+            continue
+        name = f"{above}{key!s}"
+        expected = usual[key]
+        if expected is None or (given[key] is None and (not OmegaConf.is_config(expected) or key in OPTIONAL)):
+            continue
+        value = given[key]
+        if isinstance(expected, DictConfig):
+            if not isinstance(value, DictConfig):
+                below = ", ".join(f"{name}.{each!s}" for each in expected if not str(each).startswith("_"))
+                raise InputError(f"{name}={value}; expected settings: {below or f'{name}._target_'}")
+            if "_target_" in expected and not isinstance(value.get("_target_"), str):
+                raise InputError(f"{name} has no _target_, which says what to make; expected {expected._target_}")
+            _compare_below(value, expected, f"{name}.")
+        elif isinstance(expected, ListConfig) != isinstance(value, ListConfig) or isinstance(value, DictConfig):
+            several = "a list" if isinstance(expected, ListConfig) else "one value"
+            raise InputError(f"{name}={value}; expected {several} such as {expected!s}")
+
+
 def _explain(error: Exception, config_name: str) -> str:
-    """Hydra's message in one line, with the choices and the nearest name for an unknown option."""
-    text = one_line(error) + (" " + one_line(error.__cause__) if error.__cause__ else "")
-    if "hydra/launcher/submitit" in text:
-        return "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]"
-    missing = re.search(r"Could not find '([\w./-]+)/([^'/]*)'", text)
-    if missing:
-        group, given = missing.groups()
+    """Hydra's or OmegaConf's error in one line, with the choices and the nearest name for an unknown one."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, given = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and given.startswith("submitit"):
+            return "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]"
         # recipe/paper/foo is looked for on behalf of dataset=foo
         group = "dataset" if group.startswith("recipe/") else group
-        choices = _choices(group)
-        return f"unknown {group} {given!r}" + (
-            f"; choose {', '.join(choices)}{nearest(given, choices)}" if choices else ""
-        )
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        near = nearest(unknown[1], _settings(config_name))
-        return f"unknown setting {unknown[1]!r}{near}; see all of them with --cfg job"
-    unset = re.search(r"Missing mandatory value: (\S+)", text)
-    if unset:
-        return f"{unset[1]} is not set; add {unset[1]}=..."
-    return text
+        choices = sorted({*_choices(group), *(error.options or [])})
+        return f"unknown {group} {given!r}; choose {', '.join(choices)}{nearest(given, choices)}"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    name = getattr(cause, "full_key", None)
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{name} is not set; add {name}=..."
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and not isinstance(error, OmegaConfBaseException):
+        made = cause.parent_node.get("_target_") if isinstance(cause.parent_node, DictConfig) else None
+        more = f", or put + in front to pass it to {made}" if made else ""
+        near = nearest(str(name), settings(config_name))
+        return f"unknown setting {name!r}{near}; see all of them with --cfg job{more}"
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        return f"{name} is missing; remove what takes it away, or add +{name}=..."
+    if isinstance(cause, InterpolationResolutionError):
+        return f"{name} refers to what is not there ({str(cause).splitlines()[0]})"
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{name}: {str(cause).splitlines()[0]}"
+    culprit = _culprit(config_name)
+    return one_line(error) if culprit is None else _explain_override(culprit, error, config_name)
 
 
-def _settings(config_name: str) -> list[str]:
+def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
+    """Of an error without attributes, by the override that leads to it."""
+    override, known = _parsed(culprit), settings(config_name)
+    key = override.key_or_group
+    if override.is_delete() and key not in known:
+        return f"{culprit}: unknown setting {key!r}{nearest(key, known)}; see all of them with --cfg job"
+    if override.is_delete() and (CONFIGS / key).is_dir():
+        return f"{culprit}: {key} is needed; choose {', '.join(_choices(key))}"
+    if override.is_add() and key in known:
+        return f"{culprit}: there is a {key} already; write {culprit.lstrip('+')}"
+    return f"{culprit}: {one_line(error)}"
+
+
+def _culprit(config_name: str) -> str | None:
+    """The first of the overrides that Hydra cannot even take alone; None if it can each of them."""
+    for each in sys.argv[1:]:
+        if "=" not in each and not each.startswith("~"):
+            continue
+        try:
+            compose(config_name, [each])
+        except Exception:  # noqa: BLE001 (which is what is looked for)
+            return each
+    return None
+
+
+def settings(config_name: str) -> list[str]:
     """The names of all settings, as the defaults have them."""
 
     def names(node: Any, above: str) -> list[str]:

@@ -90,7 +90,7 @@ def load(name: str, root: str | Path, held_out: int) -> Data:
     loaders = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}
     if name not in loaders:
         raise InputError(f"unknown dataset {name!r}; choose {', '.join(loaders)}")
-    return _split(*loaders[name](_expanded(root)), held_out)
+    return _split(*loaders[name](expanded(root)), held_out)
 
 
 def load_own(path: str | Path, held_out: float, classes: int, channels: int | None = None) -> Data:
@@ -101,7 +101,7 @@ def load_own(path: str | Path, held_out: float, classes: int, channels: int | No
     images of one size. `channels`, where given, is what the images have to have. Raises InputError naming the file,
     array or label that is wrong.
     """
-    path = _expanded(path)
+    path = expanded(path)
     if not path.exists():
         raise InputError(f"no data at {path}; give dataset.data.path= a folder of images or an .npz")
     if not isinstance(held_out, float | int) or not 0 < held_out < 1:
@@ -134,7 +134,7 @@ def fingerprint(path: str | Path) -> str:
     The path is no part of it. Links are followed. Raises InputError for a file that cannot be read, and for a
     link to a folder that holds the link.
     """
-    path, digest = _expanded(path), hashlib.sha256()
+    path, digest = expanded(path), hashlib.sha256()
     for file in sorted(_files(path)) if path.is_dir() else [path]:
         try:
             content = file.read_bytes()
@@ -160,7 +160,7 @@ def _files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
             yield entry
 
 
-def _expanded(path: str | Path) -> Path:
+def expanded(path: str | Path) -> Path:
     """The path with ~ as the home folder."""
     try:
         return Path(path).expanduser()

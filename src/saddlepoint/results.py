@@ -102,13 +102,14 @@ def sha256(path: Path) -> str:
 
 
 def as_number(value: object) -> float | None:
-    """The number that a plain value or a text such as "8/255" is; None if it is none. Booleans are none."""
+    """The finite number that a plain value or a text such as "8/255" is; None if it is none. Booleans are none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        return float(Fraction(value)) if isinstance(value, str) else float(value)
+        number = float(Fraction(value)) if isinstance(value, str) else float(value)
     except (ValueError, ZeroDivisionError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def canonical(value: Any) -> Any:
@@ -118,6 +119,8 @@ def canonical(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [canonical(each) for each in value]
     number = as_number(value)
+    if number is None and isinstance(value, float):
+        return str(value)  # a NaN would not equal itself
     return value if number is None else number
 
 

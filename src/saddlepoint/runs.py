@@ -28,7 +28,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from saddlepoint.data import fingerprint
+from saddlepoint.data import expanded, fingerprint
 from saddlepoint.errors import InputError, whole
 from saddlepoint.results import as_number, canonical, read_json, sha256, write_atomically, write_json
 from saddlepoint.runtime import generator
@@ -216,7 +216,7 @@ def data_folder(config: DictConfig) -> Path:
     name = config.dataset.name
     if not isinstance(name, str) or Path(name).name != name:
         raise InputError(f"dataset.name={name}; expected a text that can name a directory in output_dir")
-    return Path(str(config.output_dir)).expanduser() / name
+    return expanded(str(config.output_dir)) / name
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from saddlepoint.errors import InputError
-from saddlepoint.models import CNN
+from saddlepoint.models import CNN, cnn
 
 
 @pytest.mark.parametrize(("capacity", "parameters"), [(1, 13514), (2, 52506), (4, 206954), (8, 821706), (16, 3274634)])
@@ -32,9 +32,14 @@ def test_weights_follow_the_generator() -> None:
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
-def test_the_logits_are_those_of_the_paper_s_order_of_layers() -> None:
-    model = CNN(2, image_size=8, channels=3, classes=5, generator=torch.Generator().manual_seed(0))
-    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("avx512", [False, True])
+@pytest.mark.parametrize("size", [8, 28])  # fc1 as a matrix product, and with AVX-512 as a convolution for the larger
+def test_the_logits_are_those_of_the_paper_s_order_of_layers(
+    size: int, avx512: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cnn, "AVX512", avx512)
+    model = CNN(2, image_size=size, channels=3, classes=5, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(1))
     hidden = x
     for layer in (model.conv1, model.conv2):
         hidden = F.max_pool2d(F.relu(F.conv2d(hidden, layer.weight, layer.bias, padding=2)), 2)

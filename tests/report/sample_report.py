@@ -104,9 +104,7 @@ def histograms() -> Chart:
 
 def write_report(folder: Path) -> None:
     """All of it, but for the page."""
-    write_json(
-        folder / "report.json", {"overrides": ["dataset=mnist", "recipe=fast", f"output_dir={folder.parents[1]}"]}
-    )
+    write_json(folder / "report.json", {"overrides": ["dataset=mnist", "recipe=fast"]})
     accuracy().write(folder / "tables", "accuracy")
     planted = Table(
         f"title {PLANTED}",

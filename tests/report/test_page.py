@@ -66,7 +66,7 @@ def made(report: Path) -> Page:
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "digits" / "report"
-    write_json(folder / "report.json", {"overrides": ["dataset=digits", f"output_dir={folder.parents[1]}"]})
+    write_json(folder / "report.json", {"overrides": ["dataset=digits"]})
     return folder
 
 
@@ -114,19 +114,35 @@ def test_the_scripts_exist(script: str) -> None:
     ("overrides", "command"),
     [
         ([], ""),
-        (["dataset=mnist", "recipe=fast"], " dataset=mnist recipe=fast"),
-        (["threat.eps=4/255", "models=[simple]"], " threat.eps=4/255 'models=[simple]'"),
-        (["monitor.examples=9"], " ++monitor.examples=9"),
-        (["output_dir=a b"], " 'output_dir=a b'"),
+        (["dataset=mnist", "recipe=fast"], "dataset=mnist recipe=fast "),
+        (["threat.eps=4/255", "models=[wide]"], "threat.eps=4/255 'models=[wide]' "),
+        (["+monitor.examples=9", "~attack.loss"], "+monitor.examples=9 '~attack.loss' "),
+        (["training.select=natural", "output_dir=elsewhere"], "++training.select=natural "),
     ],
 )
-def test_commands_have_the_settings_of_the_report(overrides: list[str], command: str, tmp_path: Path) -> None:
-    write_json(tmp_path / "report.json", {"overrides": overrides})
-    script, planned = (
+def test_commands_have_the_settings_of_the_report_and_its_place(
+    tmp_path: Path, overrides: list[str], command: str
+) -> None:
+    folder = tmp_path / "digits" / "report"
+    write_json(folder / "report.json", {"overrides": overrides})
+    filters, samples = (
         page.Section("", "", "", arguments=each) for each in (("filters",), ("reproduce", "items=[samples]"))
     )
-    assert page._command(tmp_path, script) == f"python scripts/filters.py{command}"
-    assert page._command(tmp_path, planned) == f"python scripts/reproduce.py{command} 'items=[samples]'"
+    assert page._command(folder, filters) == f"python scripts/filters.py {command}output_dir={tmp_path}"
+    assert (
+        page._command(folder, samples)
+        == f"python scripts/reproduce.py {command}output_dir={tmp_path} 'items=[samples]'"
+    )
+
+
+def test_a_report_without_its_settings_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "digits" / "report"
+    folder.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"no report\.json; run the script that made it once more"):
+        page.render(folder, SECTIONS)
+    write_json(folder / "report.json", {"overrides": "dataset=mnist"})
+    with pytest.raises(InputError, match=r"report\.json lists no overrides"):
+        page.render(folder, SECTIONS)
 
 
 def test_the_headline_has_ours_the_papers_and_the_difference(made: Page) -> None:

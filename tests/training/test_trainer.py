@@ -420,13 +420,18 @@ def test_the_best_checkpoint_is_the_first_of_the_highest(make: Make, select: str
         def log(self, step: int, metrics: Any) -> None:
             weights[step] = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
 
-    def learn_then_forget(progress: float) -> float:
-        return 0.005 if progress < 0.7 else -0.03
+    def learn_then_unlearn(model: nn.Module, x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        return Standard()(model, x, y if rest[-1] < 0.7 else 1 - y, *rest)
 
     # With so large an eps the robust accuracy never is above 0: the first row is the best.
     monitor = Monitor(PGD(Threat("linf", 1), steps=10), examples=20, select=select)
     trainer = make(
-        objective=Standard(), monitor=monitor, tracker=Copying(), schedule=learn_then_forget, steps=80, evaluations=20
+        objective=learn_then_unlearn,
+        monitor=monitor,
+        tracker=Copying(),
+        schedule=Constant(0.005),
+        steps=80,
+        evaluations=20,
     )
     summary = trainer.fit()
     scores = [row[f"held_out_{select}"] for row in trainer.rows]

@@ -94,14 +94,18 @@ def render(folder: Path, sections: Sequence[Section]) -> str:
 
 
 def _settings(folder: Path) -> list[str]:
-    """What the report's command was told, as its report.json keeps it."""
+    """What the report's command was told, as its report.json keeps it; where it is now, if not below outputs/."""
     path = folder / "report.json"
     if not path.exists():
-        raise InputError(f"no report at {folder}: it has no report.json; make it again with the script that wrote it")
+        raise InputError(f"no report at {folder}: it has no report.json; run the script that made it once more")
     overrides = read_json(path).get("overrides")
     if not isinstance(overrides, list):
-        raise InputError(f"{path} lists no overrides; delete it to have it made again")
-    return [for_any_script(str(each)) for each in overrides]
+        raise InputError(f"{path} lists no overrides; delete it, and run the script that made it once more")
+    settings = [for_any_script(str(each)) for each in overrides if not str(each).startswith("output_dir=")]
+    outputs, here = folder.parent.parent, Path(__file__).resolve().parents[3]
+    if outputs != here / "outputs":  # as it is typed in the repository
+        settings.append(f"output_dir={outputs.relative_to(here) if outputs.is_relative_to(here) else outputs}")
+    return settings
 
 
 def _command(folder: Path, section: Section) -> str:

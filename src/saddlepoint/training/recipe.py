@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ class Recipe:
             raise InputError(f"recipe.weight_decay={self.weight_decay}; expected a number of at least 0")
         if not _between(self.averaging, 1):
             raise InputError(f"recipe.averaging={self.averaging}; expected at least 0 and below 1, such as 0.999")
+        if self.augmentation is not None and not callable(self.augmentation):
+            raise InputError(f"dataset.augmentation={self.augmentation}; expected null, or a _target_ that is callable")
         checked(self.schedule)
         before = (0, 0.0)
         for size, until in self.stages:
@@ -86,6 +89,22 @@ class Recipe:
         size = self.size(progress)
         return x if size is None else resized(x, size)
 
+    def optimizer_of(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """The optimiser of these parameter groups. Raises InputError if it does not take its settings."""
+        if not callable(self.optimizer):
+            raise InputError(f"recipe.optimizer={self.optimizer}; expected a _target_ with _partial_: true")
+        try:
+            made = self.optimizer(groups)
+        except Exception as error:  # noqa: BLE001 (whatever somebody's optimiser raises)
+            text = " ".join(f"{error}".split())
+            taken = inspect.signature(getattr(self.optimizer, "func", self.optimizer)).parameters
+            needless = [key for key in getattr(self.optimizer, "keywords", ()) if key not in taken]
+            remedy = "".join(f"; leave out recipe.optimizer.{key}, or add ~recipe.optimizer.{key}" for key in needless)
+            raise InputError(f"recipe.optimizer: {text}{remedy}") from None
+        if not isinstance(made, Optimizer):
+            raise InputError(f"recipe.optimizer makes a {type(made).__name__}; expected a torch.optim.Optimizer")
+        return made
+
     def number_of_steps(self, per_epoch: int) -> int:
         """Of a whole training. Raises InputError unless exactly one of `steps` and `epochs` is given."""
         if (self.steps is None) == (self.epochs is None):
@@ -95,6 +114,8 @@ class Recipe:
             assert self.epochs is not None
             steps = round(parse_number(self.epochs, "recipe.epochs") * per_epoch)
         whole(steps, "recipe.steps")
+        if steps > 2**53:
+            raise InputError(f"recipe.steps={steps} is more than any training; expected at most {2**53}")
         return steps
 
 

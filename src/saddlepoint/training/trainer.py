@@ -69,7 +69,7 @@ class Trainer:
         self.batches = Batches(
             data.train, recipe.batch_size, self.generators["order"], recipe.augmentation, self.generators["augment"]
         )
-        self.optimizer = recipe.optimizer(parameter_groups(model.parameters(), recipe.weight_decay))
+        self.optimizer = recipe.optimizer_of(parameter_groups(model.parameters(), recipe.weight_decay))
         self.steps = recipe.number_of_steps(self.batches.per_epoch)
         self.interval = math.ceil(self.steps / recipe.evaluations)
         # Losses and accuracies of the steps since the last row of history: read then, all at once.
