@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from matplotlib.container import BarContainer
 
 from saddlepoint.report import figures
-from saddlepoint.report.charts import Chart
+from saddlepoint.report.charts import Chart, Panel, Series
 from saddlepoint.report.figures import COLOURS, loss_histograms, loss_trajectories
 from saddlepoint.report.plots import figure
 
@@ -220,3 +221,33 @@ def test_a_method_of_ones_own_has_a_name_and_a_colour() -> None:
     own, pgd = (row[0].series[0] for row in loss_trajectories(losses, "digits").rows)
     assert (own.name, pgd.name) == ("mixed training", "PGD training")
     assert own.colour != pgd.colour
+
+
+def test_a_figure_is_drawn_again_only_if_it_changed_or_a_file_is_gone(tmp_path: Path) -> None:
+    def drawn(loss: float, command: str = "") -> set[str]:
+        for path in tmp_path.iterdir():
+            os.utime(path, (0, 0))
+        chart = Chart("losses", [[Panel([Series("loss", [0, 1], [1, loss], "#000000")])]])
+        written = chart.write(tmp_path, "loss", command)
+        assert {path.suffix for path in written} == {".pdf", ".png", ".json"}
+        return {path.suffix for path in written if path.stat().st_mtime > 0}
+
+    everything = {".pdf", ".png", ".json"}
+    assert drawn(0.5) == everything
+    assert drawn(0.5) == set()
+    assert drawn(0.25) == everything
+    (tmp_path / "loss.pdf").unlink()
+    assert drawn(0.25) == everything
+
+
+def test_samples_show_the_images_then_a_perturbation_and_its_end_for_each_attack() -> None:
+    images = np.full((2, 3, 4, 4), 0.5)
+    ends = images.copy()
+    ends[0, 1, 2, 3] += 0.25
+    found = {("pgd", "l2 4"): {"images": ends, "before": np.array([7, 1]), "after": np.array([3, 1])}}
+    natural, perturbation, adversarial = figures.samples(images, [7, 1], found, "cifar10").rows
+    assert [panel.x for panel in (*natural, *adversarial)] == ["class 7", "class 1", "7 → 3", "1 → 1"]
+    shown = [panel.image.pixels for panel in perturbation if panel.image]
+    assert shown[0][2, 3].tolist() == [0.5, 1.0, 0.5]  # scaled to its largest
+    assert (shown[1] == 0.5).all()
+    assert adversarial[0].image is not None and adversarial[0].image.pixels[2, 3, 1] == 0.75

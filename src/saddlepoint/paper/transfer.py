@@ -35,45 +35,47 @@ def networks(cfg: Settings) -> list[Network]:
     return found
 
 
-def tables(lab: Lab) -> dict[str, Table]:
-    cfg, measure = lab.cfg, lab.measure
-    settings = cfg.report
+def transferred(lab: Lab, attack: str) -> Table:
+    """Tables 3 and 4: accuracy of each network on examples made on an independent training of each other."""
+    cfg = lab.cfg
     kinds = [(training, model) for model in cfg.models for training in cfg.trainings]
-    networks = {f"{training} {model}": list(lab.subjects([model], [training])) for training, model in kinds}
     copies = {
-        f"{training} {model}": lab.subject(model, training, settings.copies.seed)
+        f"{training} {model}": lab.subject(model, training, cfg.report.copies.seed)
         for training, model in kinds
-        if model in settings.copies.models
+        if model in cfg.report.copies.models
     }
-    made, dataset = {}, cfg.dataset.name
-    if len({attack.split("_")[0] for attack in settings.transfer}) < len(settings.transfer):
-        raise InputError(f"report.transfer={settings.transfer}; expected one FGSM and one PGD, a table for each")
-    for attack in settings.transfer:
-        cells = {
-            (target, source): measure(network, attack, copy) if copy else []
-            for target, network in networks.items()
-            for source, copy in copies.items()
-        }
-        words = NAMES.get(attack, attack)
-        notes = [
+    cells = {}
+    for training, model in kinds:
+        targets = list(lab.subjects([model], [training]))
+        for source, copy in copies.items():
+            cells[f"{training} {model}", source] = lab.measure(targets, attack, copy) if copy else []
+    words = NAMES.get(attack, attack)
+    return grid_table(
+        cells,
+        dataset=cfg.dataset.name,
+        title=f"transfer of {words} examples",
+        sides=("target", "source"),
+        notes=[
             f"Accuracy in % of the target (row) on {words} examples made on the source (column), an independent "
             "training of the same name."
-        ]
-        made[f"transfer_{attack.split('_')[0]}"] = grid_table(
-            cells,
-            dataset=dataset,
-            title=f"transfer of {words} examples",
-            sides=("target", "source"),
-            notes=notes,
-            item=f"transfer_{attack}" if lab.comparable else None,
-            intervals=False,
-        )
-    white = {
-        (name, attack): measure(network, attack) for name, network in networks.items() for attack in settings.white_box
-    }
-    made["white_box"] = grid_table(
-        white,
-        dataset=dataset,
+        ],
+        item=f"transfer_{attack}" if lab.comparable else None,
+        intervals=False,
+    )
+
+
+def white_box(lab: Lab) -> Table:
+    """Table 5."""
+    cfg = lab.cfg
+    cells = {}
+    for model in cfg.models:
+        for training in cfg.trainings:
+            attacked = list(lab.subjects([model], [training]))
+            for attack in cfg.report.white_box:
+                cells[f"{training} {model}", attack] = lab.measure(attacked, attack)
+    return grid_table(
+        cells,
+        dataset=cfg.dataset.name,
         title="white-box attacks",
         sides=("network", "attack"),
         notes=[
@@ -82,27 +84,31 @@ def tables(lab: Lab) -> dict[str, Table]:
         ],
         item="white_box" if lab.comparable else None,
     )
-    both: dict[tuple[str, str], list[Result]] = {}
-    for training, model in kinds:
-        name = f"{training} {model}"
-        if name not in copies:
-            continue
-        copy = [each for each in (copies[name],) if each]
-        network = [each for each in (lab.subject(model, training, 0),) if each]
-        both[name, "natural"], both[name, "copy natural"] = measure(network, "natural"), measure(copy, "natural")
-        for attack in settings.transfer:
-            both[name, attack] = measure(network, attack)
-            both[name, f"copy {attack}"] = measure(copy, attack, network[0]) if network else []
-    made["transfer_copy"] = grid_table(
-        both,
-        dataset=dataset,
+
+
+def copied(lab: Lab) -> Table:
+    """The table of ICLR Figure 8: a network, white box, and its independent copy on the same examples."""
+    cfg, measure = lab.cfg, lab.measure
+    cells: dict[tuple[str, str], list[Result]] = {}
+    for model in cfg.models:
+        for training in cfg.trainings if model in cfg.report.copies.models else ():
+            name = f"{training} {model}"
+            network, copy = (
+                [each for each in (lab.subject(model, training, seed),) if each] for seed in (0, cfg.report.copies.seed)
+            )
+            cells[name, "natural"], cells[name, "copy natural"] = measure(network, "natural"), measure(copy, "natural")
+            for attack in cfg.report.transfer:
+                cells[name, attack] = measure(network, attack)
+                cells[name, f"copy {attack}"] = measure(copy, attack, network[0]) if network else []
+    return grid_table(
+        cells,
+        dataset=cfg.dataset.name,
         title="white box, and on an independent copy",
         sides=("network", "attack"),
         notes=["Accuracy in % of the network, white box, and of its independent copy on the same examples."],
         item="transfer_copy" if lab.comparable else None,
         intervals=False,
     )
-    return made
 
 
 Arrays = dict[str, np.ndarray]
@@ -157,8 +163,13 @@ def angles(lab: Lab) -> Chart | None:
 
 
 def make(lab: Lab, out: Report) -> None:
-    for name, table in tables(lab).items():
-        out.table(name, table)
+    attacks = {attack.split("_")[0]: attack for attack in lab.cfg.report.transfer}
+    if len(attacks) < len(lab.cfg.report.transfer):
+        raise InputError(f"report.transfer={lab.cfg.report.transfer}; expected one FGSM and one PGD, a table for each")
+    for kind, attack in attacks.items():
+        out.table(f"transfer_{kind}", transferred(lab, attack))
+    out.table("white_box", white_box(lab))
+    out.table("transfer_copy", copied(lab))
     for name, chart in (("directions", directions(lab)), ("angles", angles(lab))):
         if chart:
             out.figure(name, chart)
