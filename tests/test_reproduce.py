@@ -61,7 +61,7 @@ def test_an_item_needs_every_seed_and_what_its_trainings_wait_for() -> None:
         ("items=[epsilom]", "did you mean epsilon?"),
         ("items=adversaries", "[adversaries]"),
         ("items=[]", "accuracy, adversaries"),
-        ("report.epsilon.trainings=pgd", "[pgd]"),
+        ("report.epsilon.trainings=pgd", "report.epsilon.trainings=pgd"),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_one_line(setting: str, named: str, command: Run, tmp_path: Path) -> None:
