@@ -33,7 +33,7 @@ from omegaconf.errors import (
 )
 
 from saddlepoint.errors import InputError, Stopped, nearest
-from saddlepoint.runs import CONFIGS, Run, chosen, compose, one_line
+from saddlepoint.runs import CONFIGS, chosen, compose, one_line
 from saddlepoint.runtime import STOPS, part
 
 log = logging.getLogger(__name__)
@@ -280,10 +280,11 @@ def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> No
 
 def _compare_kinds(cfg: DictConfig) -> None:
     """Raises InputError where one value stands for several, or several for one, unlike what the choices give."""
-    if not HydraConfig.get().overrides.task:
+    command = HydraConfig.get()
+    if not command.overrides.task:
         return
-    choices = chosen(Run.current(cfg).config)
-    usual = compose(str(HydraConfig.get().job.config_name), [f"{group}={choice}" for group, choice in choices.items()])
+    choices = chosen(OmegaConf.create({"hydra": {"runtime": {"choices": dict(command.runtime.choices)}}}))
+    usual = compose(str(command.job.config_name), [f"{group}={choice}" for group, choice in choices.items()])
     _compare_below(cfg, usual, "")
 
 
