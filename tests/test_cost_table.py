@@ -46,7 +46,7 @@ def test_costs_are_worked_out_from_the_steps_after_the_first(
 ) -> None:
     outcome, calls = table()
     assert outcome.err == "" and outcome.status == 0
-    records = read_json(tmp_path / "digits" / "report-fast" / "tables" / "cost-cpu.json")["records"]
+    records = read_json(*tmp_path.glob("digits/report-fast*/tables/cost-cpu.json"))["records"]
     assert [(each["training"], each["recipe"]) for each in records] == [
         *[("standard", "fast"), ("standard", "paper")],
         *[("pgd", "fast"), ("pgd", "paper")],
@@ -79,7 +79,7 @@ def test_what_is_typed_changes_ones_own_recipe_only(
 def test_one_recipe_stands_alone(table: Callable[..., tuple[Outcome, Calls]], tmp_path: Path) -> None:
     outcome, _ = table("recipe=paper", "trainings=[pgd]")
     assert outcome.status == 0
-    (row,) = read_json(tmp_path / "digits" / "report" / "tables" / "cost-cpu.json")["rows"]
+    (row,) = read_json(*tmp_path.glob("digits/report*/tables/cost-cpu.json"))["rows"]
     assert row == ["PGD simple, paper", "float32", "500.0", "0.04", "136.4", "0.083", "", "149"]
 
 

@@ -56,7 +56,8 @@ def test_results_of_the_committed_evidence(tmp_path: Path) -> None:
     for dataset in ("digits", "mnist"):
         (reference / dataset).symlink_to(ROOT / "outputs" / "reference" / dataset)
     outputs = run("results.ipynb", tmp_path)
-    assert "0 outputs/reference/digits/report\n1 outputs/reference/mnist/report-fast\n" in text(outputs)
+    assert "0 outputs/reference/digits/report\n" in text(outputs)
+    assert " outputs/reference/mnist/report-fast\n" in text(outputs)
     tables = [shown for shown in kinds(outputs, "text/markdown") if "| --- |" in shown]
     folder = ROOT / "outputs" / "reference" / "digits" / "report"
     assert tables == [path.read_text() for path in sorted((folder / "tables").glob("*.md"))]

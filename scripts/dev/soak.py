@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,8 @@ class Kills:
         self._attempt(self.folder / "undisturbed", "never")
         self.seconds = time.monotonic() - started
         self.expected = left_by(self.folder / "undisturbed")
-        for name in ("last.safetensors", "best.safetensors", "history.csv", "last-pgd.json", "accuracy.md"):
-            assert any(path.endswith(name) for path in self.expected), name
+        for name in ("last.safetensors", "best.safetensors", "history.csv", "last-pgd-*.json", "accuracy.md"):
+            assert any(fnmatch(path, f"*{name}") for path in self.expected), name
 
     def _attempt(self, folder: Path, moment: str) -> bool:
         """Start or go on; whether it was killed. Raises RuntimeError if it ended in failure by itself."""

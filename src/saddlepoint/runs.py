@@ -239,7 +239,7 @@ class Run:
         """The run that this command is about, from the config that Hydra gives its function."""
         whole = copy.deepcopy(config)
         OmegaConf.set_struct(whole, False)
-        whole.hydra = HydraConfig.get()
+        whole.hydra = copy.deepcopy(HydraConfig.get())
         return cls(whole)
 
     def with_seed(self, seed: int) -> Run:
