@@ -59,7 +59,6 @@ def test_a_sweep_as_its_dashboard_shows_it(command: Run, tmp_path: Path) -> None
     assert command("train.py", *sweep, *TINY, f"output_dir={tmp_path}").status == 0
     logged = sessions(tmp_path)
     assert len({each.run.run_id for each in logged}) == 6
-    variation = ",recipe.evaluations=4,recipe.monitor.examples=10,recipe.monitor.steps=1"
     for each in logged:
         names = [each.config[key]["name"] for key in ("dataset", "model", "training", "recipe")]
         assert list(each.run.tags) == names
