@@ -58,7 +58,7 @@ if ! { "$python" -m venv .venv \
     reason=$(grep . .venv/pip.log | tail -n 1 || true)
     case $reason in
         *"No space left"*) check="make room in $PWD, ${TMPDIR:-/tmp} and pip's cache" ;;
-        *) check="check that pypi.org can be reached (proxy: HTTPS_PROXY, mirror: PIP_INDEX_URL)" ;;
+        *) check="check that PyPI can be reached (proxy: HTTPS_PROXY, mirror: PIP_INDEX_URL)" ;;
     esac
     fail "pip could not install requirements.txt: ${reason#ERROR: }; $check, then repeat the command (log: .venv/pip.log)"
 fi
