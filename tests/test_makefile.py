@@ -166,9 +166,7 @@ def test_a_full_disk_is_seen_before(checkout: Checkout) -> None:
     checkout.ready()
 
 
-@pytest.mark.parametrize(
-    ("failure", "named"), [(NO_NETWORK, "PyPI"), (NO_SPACE, "/tmp"), ("exit 1", ".venv/pip.log")]
-)
+@pytest.mark.parametrize(("failure", "named"), [(NO_NETWORK, "PyPI"), (NO_SPACE, "/tmp"), ("exit 1", ".venv/pip.log")])
 def test_a_failure_of_pip_is_one_line_and_the_next_call_succeeds(checkout: Checkout, failure: str, named: str) -> None:
     checkout.python("python3", "3.12")
     checkout.pip(failure)

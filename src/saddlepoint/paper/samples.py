@@ -62,8 +62,8 @@ ITEM = Item(
         Section(
             "Sample adversarial examples",
             "ICLR Figure 12",
-            "Perturbations of l_2 length 4 turn MNIST images of a 9 into a 7 or a 4, of an 8 into a 5 or a 3, and of a 2 "
-            "into a 3.",
+            "Perturbations of l_2 length 4 turn MNIST images of a 9 into a 7 or a 4, of an 8 into a 5 or a 3, and of "
+            "a 2 into a 3.",
             figures=("samples",),
         ),
     ),
