@@ -75,18 +75,18 @@ def refused(outcome: Outcome, named: str) -> bool:
 
 # Imported by every Python process that finds it first.
 DEADLY = """
-import os, signal
+import fnmatch, os, signal
 replace = os.replace
 def deadly(source, target, **options):
     replace(source, target, **options)
-    if str(target).endswith(os.environ["KILLED_AFTER"]):
+    if fnmatch.fnmatch(str(target), "*" + os.environ["KILLED_AFTER"]):
         os.killpg(0, signal.SIGKILL)
 os.replace = deadly
 """
 
 
 def killed_after(file: str, folder: Path, *arguments: str) -> None:
-    """Run a command until it, or a process that it started, has written `file`; kill -9 them all there.
+    """Run a command until it, or a process that it started, has written `file`, a pattern; kill -9 them all there.
 
     `folder` is for a file of this function's own. Raises AssertionError if the command ends in another way.
     """

@@ -56,7 +56,7 @@ RUN = [
     "runtime.threads=1",
     "logger=none",
 ]
-TIMES = ("seconds", "images_per_second", "peak_memory_mib")
+TIMES = ("seconds", "sha256", "images_per_second", "peak_memory_mib")
 MOMENTS = ("anywhere", "in a write", "before a rename", "in an evaluation")
 
 
