@@ -127,6 +127,7 @@ def main(cfg: DictConfig) -> None:
     ]
     with lab.report() as out:
         out.table(f"cost-{lab.runtime.torch_device.type}", cost_table(rows, dataset=cfg.dataset.name))
+    out.tell()
 
 
 if __name__ == "__main__":
