@@ -25,7 +25,7 @@ STARTS = ["landscape.examples=2", "landscape.starts=2", "landscape.histogram_sta
 MEASURING = ["evaluation.examples=4", *STARTS]
 LESS = {
     "scripts/adversaries_table.py": ["report.adversaries.A=[natural,fgsm,pgd]"],
-    "scripts/cost_table.py": ["models=[simple]", "trainings=[pgd]", "report.cost.seconds=0.5"],
+    "scripts/cost_table.py": ["models=[simple]", "trainings=[pgd]", "report.cost.seconds=0.5", "recipe.steps=300"],
     "scripts/epsilon_curves.py": ["report.epsilon.examples=4", "report.epsilon.steps=3", "report.epsilon.queries=10"],
 }
 REAL = ("dataset=mnist", "dataset=cifar10", "DATASET=mnist", "DATASET=cifar10")
