@@ -30,7 +30,7 @@ from torch import nn
 
 from saddlepoint.data import expanded, fingerprint
 from saddlepoint.errors import InputError, whole
-from saddlepoint.results import as_number, canonical, read_json, sha256, write_atomically, write_json
+from saddlepoint.results import as_number, canonical, sha256, write_atomically, write_json
 from saddlepoint.runtime import generator
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
 
@@ -408,11 +408,3 @@ def typed() -> list[str]:
     """This command's arguments, for another one like it: --config-dir and overrides."""
     brought = [f"--config-dir={folder}" for folder in config_folders("command-line")]
     return [*brought, *HydraConfig.get().overrides.task]
-
-
-def stored_overrides(path: Path) -> list[str]:
-    """Of a run.json or report.json."""
-    found = read_json(path).get("overrides")
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise InputError(f"{path} lists no overrides; delete it to have it made again")
-    return found
