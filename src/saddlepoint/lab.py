@@ -35,7 +35,7 @@ from saddlepoint.runs import (
     spelled,
     typed,
 )
-from saddlepoint.runtime import Runtime
+from saddlepoint.runtime import PRECISIONS, Runtime
 from saddlepoint.training.checkpoint import CHECKPOINTS
 
 log = logging.getLogger(__name__)
@@ -188,8 +188,17 @@ class Lab:
     ) -> Result:
         """The accuracy on a part of the test images, with the batch size and the seed of the settings."""
         settings = self.cfg.evaluation
+        if settings.precision not in PRECISIONS:
+            raise InputError(f"evaluation.precision={settings.precision}; choose {' or '.join(PRECISIONS)}")
         return subject.accuracy(
-            name, attack, split, self.total, batch_size=settings.batch_size, seed=settings.seed, source=source
+            name,
+            attack,
+            split,
+            self.total,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            precision=settings.precision,
+            source=source,
         )
 
     @cached_property

@@ -163,7 +163,7 @@ class Runtime:
     Args:
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         precision: of the training's forward passes: "auto" (what the recipe asks for, where the hardware has
-            it), "float32" or "bfloat16". Measurements are always float32.
+            it), "float32" or "bfloat16". For measurements see evaluation.precision.
         threads: CPU threads; None leaves the choice to torch.
         deterministic: prefer operations whose result does not change from run to run.
     """
@@ -200,6 +200,7 @@ class Runtime:
             torch.cuda.set_device(self.torch_device)
             # float32 means float32: convolutions would otherwise round to 10 bits of mantissa (TF32).
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.benchmark = True  # batches keep their shape: the fastest convolutions are looked for once
         else:
             keep_freed_memory()
         if self.threads is not None:

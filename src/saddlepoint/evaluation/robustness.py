@@ -45,6 +45,7 @@ def evaluate(
     source: nn.Module | None = None,
     batch_size: int = 500,
     seed: int = 0,
+    precision: torch.dtype = torch.float32,
     processes: Processes | None = None,
     progress: str | None = None,
     unfinished: Unfinished | None = None,
@@ -55,7 +56,8 @@ def evaluate(
     black-box one: the examples are made there, restarts are judged there, and all of it is then shown to the model.
     Every adversarial batch is verified to be finite, in the ball and in the pixel range before it counts.
     Each batch has its own noise, from the seed and its position, so that several `processes`, which take turns
-    with the batches and all return the whole outcome, find what one would. `progress` labels a progress bar;
+    with the batches and all return the whole outcome, find what one would. `precision` is of the passes that make the
+    examples; they are always classified in float32. `progress` labels a progress bar;
     `unfinished` keeps the batches that are done, for the next time if this one is interrupted.
     """
     share, rank = (processes.count, processes.rank) if processes else (1, 0)
@@ -70,8 +72,9 @@ def evaluate(
         x, y = split.images(batch), split.labels[batch]
         x_adv, blind = x, None  # how many images, None where it is not known
         if attack is not None:
-            noise = f"evaluation/{start}"
-            x_adv = attack(source or model, x, y, generator(seed, noise, x.device))
+            noise, lower = f"evaluation/{start}", precision != torch.float32
+            with torch.autocast(x.device.type, dtype=precision if lower else None, enabled=lower):
+                x_adv = attack(source or model, x, y, generator(seed, noise, x.device))
             if not attack.threat.contains(x_adv, x).all():
                 raise RuntimeError(f"{attack} made examples outside its threat model; nothing was counted")
             if isinstance(attack, PGD | Targeted):  # from the same start

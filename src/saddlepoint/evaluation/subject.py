@@ -17,7 +17,7 @@ from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.results import Result, Unfinished, digest, interval, measured, pack, read_arrays, sha256, write_arrays
-from saddlepoint.runtime import Runtime, provenance
+from saddlepoint.runtime import PRECISIONS, Runtime, provenance
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory
 
@@ -145,11 +145,12 @@ class Subject:
         *,
         batch_size: int,
         seed: int,
+        precision: str = "float32",
         source: Subject | None = None,
     ) -> Result:
         """Accuracy on a test split of `total` images, or the part of it given, under one attack.
 
-        With `source` the examples are made on that network instead (black box).
+        With `source` the examples are made on that network instead (black box). `precision` is one of PRECISIONS.
         """
 
         def compute() -> Result:
@@ -161,6 +162,7 @@ class Subject:
                 source=source.model if source else None,
                 batch_size=batch_size,
                 seed=seed,
+                precision=PRECISIONS[precision],
                 processes=processes,
                 progress=bar,
                 unfinished=unfinished,
@@ -182,6 +184,8 @@ class Subject:
             "batch_size": batch_size,
             "seed": seed,
         }
+        if attack and precision != "float32":
+            key["attack"]["precision"] = precision
         if source:
             name = f"{name}-from-{source.directory.path.parent.name}-{source.directory.path.name}"
             key["source"] = {"checkpoint": source.checkpoint, "checkpoint_sha256": source.checkpoint_sha256}
