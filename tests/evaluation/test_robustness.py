@@ -54,6 +54,27 @@ def test_the_loss_is_that_of_the_attacked_images(split: Split) -> None:
     assert outcome.loss == pytest.approx(expected, rel=1e-4)
 
 
+class Affine(nn.Module):
+    """Notes the precision of its products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.layer(x.flatten(1))
+        self.seen.append(logits.dtype)
+        return logits
+
+
+def test_examples_are_made_in_the_precision_and_classified_in_float32(split: Split) -> None:
+    model, attack = Affine(), PGD(Threat("linf", 0.1), steps=3)
+    outcome = evaluate(model, split, attack, precision=torch.bfloat16)
+    assert model.seen == 4 * [torch.bfloat16] + [torch.float32]  # 3 steps, whether there is a gradient, the judgement
+    assert outcome.correct.shape == (6,)
+
+
 def test_no_eps_is_natural(split: Split) -> None:
     natural, attacked = (evaluate(Brightness(), split, attack) for attack in (None, PGD(Threat("l2", 0), steps=2)))
     assert natural.correct.tolist() == attacked.correct.tolist()

@@ -16,7 +16,7 @@ from torch import nn
 
 from saddlepoint.errors import InputError
 from saddlepoint.models import CNN
-from saddlepoint.training.checkpoint import SEAL, RunDirectory, read_weights, write_weights
+from saddlepoint.training.checkpoint import SEAL, RunDirectory, in_eight_bits, read_weights, write_weights
 
 CPU = torch.device("cpu")
 
@@ -87,6 +87,45 @@ def test_a_truncated_checkpoint_is_refused(path: Path, part: float) -> None:
 def test_weights_of_another_network_are_refused(path: Path, model: nn.Module, difference: str) -> None:
     with pytest.raises(InputError, match=f"holds another network: {difference}"):
         read_weights(path, model)
+
+
+@pytest.fixture
+def eight_bits(path: Path) -> dict[str, torch.Tensor]:
+    """What the file holds once it is in eight bits."""
+    tensors = in_eight_bits(safetensors.torch.load(path.read_bytes()))
+    path.write_bytes(safetensors.torch.save(tensors))
+    return tensors
+
+
+def test_eight_bits_move_a_weight_by_at_most_half_its_outputs_scale(
+    path: Path, network: CNN, eight_bits: dict[str, torch.Tensor]
+) -> None:
+    loaded = other_weights()
+    read_weights(path, loaded)
+    for name, tensor in network.state_dict().items():
+        moved = (loaded.state_dict()[name] - tensor).flatten(1 if tensor.ndim > 1 else 0).abs()
+        if tensor.ndim > 1:
+            assert eight_bits[name].dtype == torch.int8
+            largest = tensor.flatten(1).abs().amax(1, keepdim=True)
+            assert (moved <= 1.001 * largest / 254).all(), name
+            assert moved.any(), name
+        else:
+            assert not moved.any(), name
+
+
+def test_an_output_without_weights_survives_eight_bits() -> None:
+    made = in_eight_bits({"weight": torch.tensor([[0.0, 0.0], [127.0, -64.0]])})
+    assert made["weight"].tolist() == [[0, 0], [127, -64]]
+    assert made["weight.scale"][1] == 1
+
+
+def test_eight_bits_of_another_network_are_refused(path: Path, eight_bits: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(InputError, match=r"conv1\.weight is \[2, 1, 5, 5\] in the file and \[4, 1, 5, 5\]"):
+        read_weights(path, CNN(2, image_size=4, classes=2))
+    del eight_bits["fc2.weight.scale"]
+    path.write_bytes(safetensors.torch.save(eight_bits))
+    with pytest.raises(InputError, match=r"fc2\.weight\.scale is absent in the file and \[2\] in the configured"):
+        read_weights(path, other_weights())
 
 
 def test_files_in_half_precision_are_widened(path: Path, network: CNN) -> None:

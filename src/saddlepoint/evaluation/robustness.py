@@ -75,10 +75,10 @@ def evaluate(
             noise, lower = f"evaluation/{start}", precision != torch.float32
             with torch.autocast(x.device.type, dtype=precision if lower else None, enabled=lower):
                 x_adv = attack(source or model, x, y, generator(seed, noise, x.device))
+                if isinstance(attack, PGD | Targeted):  # from the same start
+                    blind = int(attack.blind(source or model, x, y, generator(seed, noise, x.device)).sum())
             if not attack.threat.contains(x_adv, x).all():
                 raise RuntimeError(f"{attack} made examples outside its threat model; nothing was counted")
-            if isinstance(attack, PGD | Targeted):  # from the same start
-                blind = int(attack.blind(source or model, x, y, generator(seed, noise, x.device)).sum())
         with undisturbed(model), torch.no_grad():
             logits = model(x_adv).float()
         loss = CrossEntropy()(logits, y).double().sum().item()

@@ -416,9 +416,10 @@ def _said_once(results: Sequence[Result]) -> list[str]:
 
 
 def _weaknesses(results: Sequence[Result]) -> list[str]:
-    """Why an accuracy may be too high: an attack sees no gradient, or its steps are too short."""
+    """Why an accuracy may be too high: an attack sees no gradient, its steps are too short, its passes rounded."""
     blind: dict[str, float] = {}  # of several seeds the largest share
     short: dict[str, str] = {}
+    rounded: dict[str, None] = {}
     for result in results:
         attack, share = result["key"]["attack"] or {}, result.get("no_gradient") or 0
         name = NAMES.get(result["key"]["measurement"], result["key"]["measurement"])
@@ -427,10 +428,14 @@ def _weaknesses(results: Sequence[Result]) -> list[str]:
             blind[where] = max(share, blind.get(where, 0))
         if "reach" in attack:
             short[name] = f"{attack['reach']} of eps {attack['eps']}"
+        if "precision" in attack:
+            rounded[f"{name} ({attack['precision']})"] = None
     notes = [f"{share:.1%} of images ({where})" for where, share in blind.items()]
     notes = [f"No gradient at the start, so that the accuracy may be too high: {', '.join(notes)}."] if notes else []
     steps = [f"{reach} ({name})" for name, reach in short.items()]
-    return notes + ([f"The steps together are shorter than the threat: {', '.join(steps)}."] if steps else [])
+    notes += [f"The steps together are shorter than the threat: {', '.join(steps)}."] if steps else []
+    made = f"Made in a lower precision, classified in float32: {', '.join(rounded)}."
+    return notes + ([made] if rounded else [])
 
 
 def _difference(record: Mapping[str, Any], is_loss: bool) -> str:

@@ -203,10 +203,15 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
         raise InputError(f"no checkpoint at {path}; train it first, or see what there is with ls {path.parent}")
     try:
         with safe_open(path, framework="pt") as file:
-            expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-            shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
-            scales = {name + SCALE: name for name in expected if name + SCALE in shapes and name + SCALE not in expected}
-            found = {name: shape for name, shape in shapes.items() if name not in scales}
+            wanted, slices = model.state_dict(), {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+            found = {name: list(each.get_shape()) for name, each in slices.items()}
+            in_bytes = [
+                name
+                for name in wanted
+                if name in slices and slices[name].get_dtype() == "I8" and wanted[name].is_floating_point()
+            ]
+            expected = {name: list(tensor.shape) for name, tensor in wanted.items()}
+            expected |= {name + SCALE: expected[name][:1] for name in in_bytes}
             if found != expected:
                 name = next(each for each in [*expected, *found] if found.get(each) != expected.get(each))
                 there, here = found.get(name, "absent"), expected.get(name, "absent")
@@ -214,8 +219,8 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
                     f"{path} holds another network: {name} is {there} in the file and {here} in the configured model"
                 )
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in found}
-            for scale, name in scales.items():
-                tensors[name] = tensors[name] * _along(file.get_tensor(scale), tensors[name])
+            for name in in_bytes:
+                tensors[name] = tensors[name] * _along(tensors.pop(name + SCALE), tensors[name])
             metadata = json.loads((file.metadata() or {}).get("saddlepoint", "{}"))
             if not isinstance(metadata, dict):
                 raise ValueError("its metadata are none of ours")
