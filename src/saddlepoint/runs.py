@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,17 @@ def _composing() -> Iterator[None]:
 
 
 def compose(name: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
-    """The config `name` with these overrides, as a command would compose it, Hydra's own part included."""
+    """The config `name` with these overrides, Hydra's own part included, as a command composes it. Do not change it."""
     brought = [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"] if config_dir else []
     with _composing():
-        return hydra.compose(name, [*overrides, *brought], return_hydra_config=True)
+        # Files of the user's can change between two commands of one process, ours do not.
+        own = brought or (HydraConfig.initialized() and config_folders("command-line"))
+        return (_composed.__wrapped__ if own else _composed)(name, (*overrides, *brought))
+
+
+@lru_cache(64)
+def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
+    return hydra.compose(name, list(overrides), return_hydra_config=True)
 
 
 def chosen(config: DictConfig) -> dict[str, str]:
