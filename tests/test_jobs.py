@@ -35,7 +35,7 @@ class Pretended:
         self.directory = SimpleNamespace(path=Path(name), finished=False)
         self.turns, self.cost, self.fails = turns, turns, fails
         self.gpu: str | None = None
-        self.process = SimpleNamespace(terminate=lambda: self.history.append((f"{name} stopped", None, 0)), wait=int)
+        self.process = SimpleNamespace(terminate=lambda: self.history.append((f"{name} stopped", None, 0)), join=int)
 
     def start(self, threads: int | None, gpu: str | None) -> None:
         if not self.turns:
@@ -146,7 +146,7 @@ def real(tmp_path: Path) -> Callable[[str], Training]:
 def test_a_child_sees_its_gpu_alone(real: Callable[[str], Training], tmp_path: Path) -> None:
     training = real("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
     training.start(None, "7")
-    training.process.wait()
+    training.process.join()
     assert training.ended()
     assert (training.failure, (tmp_path / "train.log").read_text()) == (None, "7\n")
 
@@ -163,7 +163,7 @@ def test_why_a_child_failed(real: Callable[[str], Training], tmp_path: Path, pro
     (tmp_path / "train.log").write_text("of an earlier start\n")
     training = real(program)
     training.start(None, None)
-    training.process.wait()
+    training.process.join()
     assert training.ended()
     assert training.failure == f"python {tmp_path}/program.py 'a b' failed: {reason}"
 

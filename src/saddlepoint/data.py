@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -281,13 +282,13 @@ def _read_folder(path: Path, part: str, classes: int) -> Arrays:
 
 def _digits(root: Path) -> tuple[Arrays, Arrays, int]:
     """1,797 handwritten digits, 8x8 with 17 grey levels, shuffled once and for all; 500 of them are the test set."""
-    from sklearn.datasets import load_digits  # 2 s that the other data sets need not pay
-
-    bunch: Any = load_digits()
+    # From scikit-learn's file: to import the package takes a second and more, which every command would pay.
+    package = find_spec("sklearn")
+    assert package and package.origin  # it is one of our requirements
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", np.int64, delimiter=",")
     # RandomState's stream is frozen by numpy's policy: the same split everywhere, always.
-    order = np.random.RandomState(0).permutation(len(bunch.target))
-    pixels = bunch.images[order, None].astype(np.uint8)
-    labels = bunch.target[order]
+    table = table[np.random.RandomState(0).permutation(len(table))]
+    pixels, labels = table[:, :-1].reshape(-1, 1, 8, 8).astype(np.uint8), table[:, -1]
     return (pixels[500:], labels[500:]), (pixels[:500], labels[:500]), 16
 
 

@@ -21,8 +21,8 @@ def make(lab: Lab, out: Report) -> None:
             list(lab.subjects([settings.model], [training], checkpoint=checkpoint)), attack
         )
         for training in settings.trainings
-        for checkpoint in ("last", "best")
-        for attack in settings.attacks
+        for checkpoint, attacks in (("last", settings.attacks), ("best", settings.best))
+        for attack in attacks
     }
     notes = ["Accuracy in % of the checkpoint after the last step and of the one that did best on held-out images."]
     if "static" in settings.trainings:
