@@ -52,12 +52,12 @@ def test_costs_are_worked_out_from_the_steps_after_the_first(
         *[("pgd", "fast"), ("pgd", "paper")],
     ]
     fast, paper = records[2:]
-    # digits: 1,100 images are 22 batches of 50; the paper's schedule in small is 3,000 steps.
+    # digits: 1,100 images are 22 batches of 50; the paper's schedule in small is 1,500 steps.
     assert paper["steps_timed"] == 48  # 1 and 20 took less than 4 s
     assert paper["images_per_second"] == pytest.approx(500)
     assert paper["minutes_per_epoch"] == pytest.approx(22 * 0.1 / 60)
-    assert paper["epochs"] == pytest.approx(3000 / 22)
-    assert paper["hours"] == pytest.approx(300 / 3600)
+    assert paper["epochs"] == pytest.approx(1500 / 22)
+    assert paper["hours"] == pytest.approx(150 / 3600)
     assert paper["peak_memory_mib"] == 149  # the longest training's
     assert fast["images_per_second"] == pytest.approx(5000)
     assert paper["times_the_first_recipe"] == pytest.approx(paper["hours"] / fast["hours"])
@@ -80,7 +80,7 @@ def test_one_recipe_stands_alone(table: Callable[..., tuple[Outcome, Calls]], tm
     outcome, _ = table("recipe=paper", "trainings=[pgd]")
     assert outcome.status == 0
     (row,) = read_json(*tmp_path.glob("digits/report*/tables/cost-cpu.json"))["rows"]
-    assert row == ["PGD simple, paper", "float32", "500.0", "0.04", "136.4", "0.083", "", "149"]
+    assert row == ["PGD simple, paper", "float32", "500.0", "0.04", "68.2", "0.042", "", "149"]
 
 
 def test_noise_is_no_result(table: Callable[..., tuple[Outcome, Calls]], tmp_path: Path) -> None:
