@@ -32,9 +32,13 @@ def _mnist(attack: str, name: str) -> Row:
     return Row("MNIST wide", attack, "mnist/report-fast/tables/adversaries.json", {"attack": name, "source": "A"})
 
 
-def _cifar10(model: str, attack: str, name: str) -> Row:
+def _cifar10(model: str, attack: str, name: str, table: str) -> Row:
     record = {"model": model, "training": "pgd", "measurement": name}
-    return Row(f"CIFAR10 {model}", attack, "cifar10/report-fast/tables/accuracy.json", record)
+    return Row(f"CIFAR10 {model}", attack, f"cifar10/{table}.json", record)
+
+
+SIMPLE = "report-fast/tables/accuracy"
+WIDE = "report-fast,models=wide,trainings=pgd/tables/accuracy-first"
 
 
 ROWS = [
@@ -43,10 +47,12 @@ ROWS = [
     _mnist("PGD, 40 steps", "pgd"),
     _mnist("PGD, 100 steps, 20 restarts", "pgd_100_x20"),
     _mnist("AutoAttack", "autoattack"),
-    _cifar10("simple", "none", "natural"),
-    _cifar10("simple", "FGSM", "fgsm"),
-    _cifar10("simple", "PGD, 20 steps", "pgd"),
-    _cifar10("wide", "PGD, 20 steps", "pgd"),
+    _cifar10("simple", "none", "natural", SIMPLE),
+    _cifar10("simple", "FGSM", "fgsm", SIMPLE),
+    _cifar10("simple", "PGD, 20 steps", "pgd", SIMPLE),
+    _cifar10("wide", "none", "natural", f"{WIDE}2000"),
+    _cifar10("wide", "FGSM", "fgsm", f"{WIDE}2000"),
+    _cifar10("wide", "PGD, 20 steps", "pgd", f"{WIDE}1000"),
 ]
 
 
