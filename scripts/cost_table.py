@@ -21,7 +21,7 @@ from saddlepoint.cli import entry
 from saddlepoint.errors import InputError
 from saddlepoint.jobs import die_with_parent
 from saddlepoint.lab import Lab
-from saddlepoint.report.tables import cost_table
+from saddlepoint.report.tables import Cost, cost_table
 from saddlepoint.results import read_json
 from saddlepoint.runs import CONFIGS, build, compose, for_training, typed
 from saddlepoint.threat import parse_number
@@ -70,7 +70,7 @@ def few_steps(arguments: list[str], steps: int) -> tuple[float, dict[str, Any]]:
     return steps * summary["batch_size"] / summary["images_per_second"], summary
 
 
-def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> dict[str, Any]:
+def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> Cost:
     """One row. The difference between two trainings is timed, so that neither their start nor their end counts."""
     arguments = settings(model, training, recipe)
     log.info("timing training=%s model=%s recipe=%s", training, model, recipe)
@@ -90,23 +90,23 @@ def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> dict[
     if took <= 0:
         raise InputError(f"{timed} steps took no time beside a training's start; choose a longer training")
     step = took / timed
-    return {
-        "dataset": lab.cfg.dataset.name,
-        "training": training,
-        "model": model,
-        "recipe": recipe,
-        "device": summary["device"],
-        "torch": summary["torch"],
-        "precision": summary["precision"],
-        "batch_size": batch_size,
-        "epochs": steps / per_epoch,
-        "images_per_second": batch_size / step,
-        "minutes_per_epoch": per_epoch * step / 60,
-        "hours": steps * step / 3600,
-        "peak_memory_mib": summary["peak_memory_mib"],
-        "steps_timed": timed,
-        "command": lab.command,
-    }
+    return Cost(
+        dataset=lab.cfg.dataset.name,
+        training=training,
+        model=model,
+        recipe=recipe,
+        device=summary["device"],
+        torch=summary["torch"],
+        precision=summary["precision"],
+        batch_size=batch_size,
+        epochs=steps / per_epoch,
+        images_per_second=batch_size / step,
+        minutes_per_epoch=per_epoch * step / 60,
+        hours=steps * step / 3600,
+        peak_memory_mib=summary["peak_memory_mib"],
+        steps_timed=timed,
+        command=lab.command,
+    )
 
 
 @entry("evaluate")

@@ -41,7 +41,7 @@ from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.models import CNN
 from saddlepoint.report.charts import print_figure
 from saddlepoint.report.speed import attack_speed
-from saddlepoint.report.table import Table
+from saddlepoint.report.table import Cell, Table
 from saddlepoint.results import write_json
 from saddlepoint.runs import build
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
@@ -302,7 +302,7 @@ def table(records: list[dict[str, Any]], machine: str) -> Table:
         f"Others, in brackets: how many times as fast ours is in {' and '.join(sorted(precisions))}. They attack the "
         "same network as people write it, in a process of their own; in the second row our network, in our process.",
     ]
-    return Table("PGD, l_inf, without a random start", header, rows, records, notes)
+    return Table("PGD, l_inf, without a random start", header, [[*map(Cell, row)] for row in rows], notes, records)
 
 
 def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtime: Runtime) -> Table:
@@ -357,7 +357,13 @@ def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtim
         for (operation, shapes), spent in operations.items()
     ]
     header = [f"{name}, ms a step", *spent_in]
-    return Table(f"Where the time of a PGD step goes: {name}, {machine(runtime)}", header, rows, records, notes)
+    return Table(
+        f"Where the time of a PGD step goes: {name}, {machine(runtime)}",
+        header,
+        [[*map(Cell, row)] for row in rows],
+        notes,
+        records,
+    )
 
 
 def trainer_overhead(repeats: int, runtime: Runtime) -> dict[str, Any]:

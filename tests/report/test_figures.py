@@ -9,11 +9,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.container import BarContainer
+from sample_report import measurement
 
+from saddlepoint.evaluation.result import Curve
 from saddlepoint.report import figures
 from saddlepoint.report.charts import Chart, Panel, Series
 from saddlepoint.report.figures import COLOURS, loss_histograms, loss_trajectories
 from saddlepoint.report.plots import figure
+from saddlepoint.report.tables import Number
 
 EXAMPLES, STARTS, STEPS = 3, 5, 8
 RANDOM = np.random.default_rng(0)
@@ -101,12 +104,12 @@ def series(chart: Chart) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def test_capacity_shows_ours_and_the_papers() -> None:
-    def record(model: str, value: float | None, paper: float) -> dict[str, object]:
-        cell = {"low": None, "high": None, "sd": 0.5, "paper": paper, "value": value}
-        return {"training": "pgd", "model": model, "measurement": "pgd", **cell}
-
-    records = [record("simple", 80.0, 11.35), record("wide", 94.0, 93.2), record("capacity4", None, 87.5)]
-    chart = figures.capacity(records, {"simple": 1, "capacity4": 4, "wide": 16}, "mnist")
+    cells = {"simple": (80.0, 11.35), "wide": (94.0, 93.2), "capacity4": (None, 87.5)}
+    numbers = {
+        ("pgd", model, "pgd"): Number([], value, None, None, 0.5, 2, 100, paper, False)
+        for model, (value, paper) in cells.items()
+    }
+    chart = figures.capacity(numbers, {"simple": 1, "capacity4": 4, "wide": 16}, "mnist")
     assert series(chart) == {
         "PGD training: PGD": ([1, 16], [80, 94]),
         "PGD training: PGD, paper": ([1, 4, 16], [11.35, 87.5, 93.2]),
@@ -117,15 +120,14 @@ def test_capacity_shows_ours_and_the_papers() -> None:
 
 
 def test_a_loss_of_one_seed_has_no_bar() -> None:
-    one = {"training": "pgd", "model": "simple", "sd": None, "paper": None}
-    records = [
-        {**one, "measurement": "pgd", "value": 80.0, "low": 79.0, "high": 81.0},
-        {**one, "measurement": "train_loss", "value": 0.5, "low": None, "high": None},
-    ]
-    chart = figures.capacity(records, {"simple": 1}, "mnist")
+    numbers = {
+        ("pgd", "simple", "pgd"): Number([], 80.0, 79.0, 81.0, None, 1, 100, None, False),
+        ("pgd", "simple", "train_loss"): Number([], 0.5, None, None, None, 1, 100, None, True),
+    }
+    chart = figures.capacity(numbers, {"simple": 1}, "mnist")
     accuracy, loss = (panel.series[0] for panel in chart.rows[0])
-    assert (accuracy.low, accuracy.high) == ([79.0], [81.0])
-    assert (loss.low, loss.high) == ([None], [None])
+    assert (accuracy.low, accuracy.high) == ((79.0,), (81.0,))
+    assert (loss.low, loss.high) == ((None,), (None,))
     chart.draw()
     (drawn,) = figure(json.loads(chart.as_json()))["rows"][0][1]["plot"]["data"]
     assert drawn["error_y"]["array"] == [None]
@@ -149,23 +151,13 @@ def test_overfitting_has_both_accuracies_in_percent() -> None:
 
 
 def test_epsilon_reads_fractions() -> None:
-    measured = {
-        "key": {"norm": "linf", "attack": "pgd", "eps": ["0", "8/255"]},
-        "run": {"training": "pgd"},
-        "accuracies": [0.9, 0.45],
-        "intervals": [[0.8, 1.0], [0.4, 0.5]],
-    }
+    measured = measurement(Curve([0.9, 0.45], [[0.8, 1.0], [0.4, 0.5]]), norm="linf", attack="pgd", eps=["0", "8/255"])
     ((x, y),) = series(figures.epsilon([measured], "cifar10")).values()
     assert x == [0, 8 / 255] and y == [90, 45]
 
 
 def test_the_papers_gradient_free_attack_has_its_own_name() -> None:
-    measured = {
-        "key": {"norm": "l2", "attack": "square", "eps": ["2"]},
-        "run": {"training": "pgd"},
-        "accuracies": [0.4],
-        "intervals": [[0.36, 0.44]],
-    }
+    measured = measurement(Curve([0.4], [[0.36, 0.44]]), norm="l2", attack="square", eps=["2"])
     (row,) = figures.epsilon([measured], "mnist").rows
     ours, paper = row[0].series
     assert (ours.name, paper.name) == ("Square (no gradient)", "Decision-boundary attack, paper")

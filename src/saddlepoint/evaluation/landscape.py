@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Split
+from saddlepoint.evaluation.result import Geometry
 from saddlepoint.runtime import generator
 
 
@@ -35,20 +35,6 @@ def trajectories(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, starts: in
             path.append(loss_at(model, attack, x_adv, label))
             losses.append(torch.stack(path, 1))
     return torch.stack(losses).cpu().numpy()
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Of pairs of maxima around one example, the text after Figure 2; distances are Euclidean, angles in degrees.
-
-    `random_distance` is the same mean distance between random points of the threat, the text's yardstick.
-    """
-
-    distance_mean: float
-    distance_sd: float
-    random_distance: float
-    angle_mean: float
-    angle_sd: float
 
 
 def maxima(
