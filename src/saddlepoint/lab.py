@@ -233,9 +233,6 @@ class Lab:
         ]
         return Report(self.folder, self.command, build(self.cfg.logger.tracker), definition, kept)
 
-    def next_command(self, script: str, *settings: str) -> str:
-        return next_command(script, *settings)
-
     def _refuse_choices(self) -> None:
         """Raises InputError where a script is told to choose runs in train.py's way, or in none."""
         cfg = self.cfg

@@ -23,11 +23,9 @@ from saddlepoint.evaluation.result import (
 )
 from saddlepoint.report.table import NAMES, Cell, Table, published
 from saddlepoint.report.tables import (
-    Cost,
     accuracy_numbers,
     accuracy_table,
     adversaries_table,
-    cost_table,
     diagnostics_table,
     epsilon_table,
     filters_table,
@@ -402,33 +400,3 @@ def test_diagnostics_say_pass_or_suspicious() -> None:
         ["pgd wide: more steps", "no weaker", "steps 5: 50.0%, steps 20: 25.0%", "pass"],
         ["fgsm wide: more steps", "no weaker", "steps 5: 50.0%, steps 20: 25.0%", "suspicious"],
     ]
-
-
-def test_cost_table_puts_a_second_recipe_beside_the_first() -> None:
-    def cost(training: str, recipe: str, hours: float) -> Cost:
-        return Cost(
-            dataset="cifar10",
-            training=training,
-            model="wide",
-            recipe=recipe,
-            device="CPU",
-            torch="2",
-            precision="bfloat16",
-            batch_size=128,
-            epochs=208.98,
-            images_per_second=1234.56,
-            minutes_per_epoch=0.66,
-            hours=hours,
-            peak_memory_mib=2031,
-            steps_timed=int(hours),
-            command="c",
-        )
-
-    found = [cost("standard", "fast", 2), cost("standard", "paper", 5), cost("pgd", "fast", 4), cost("pgd", "paper", 6)]
-    made = cost_table(found, dataset="cifar10")
-    assert made.rows[0] == ["Standard wide, fast", "bfloat16", "1,234.6", "0.66", "209.0", "2.00", "", "2,031"]
-    assert [row[6] for row in made.rows] == ["", "2.5x", "", "1.5x"]
-    assert made.header[6] == "Against fast"
-    assert made.at == [(row, 5) for row in range(4)]
-    assert made.records[1] == {**dataclasses.asdict(found[1]), "times_the_first_recipe": 2.5}
-    assert "Timed over 2 to 6 steps" in made.notes[0]

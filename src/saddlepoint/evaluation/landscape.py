@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Split
-from saddlepoint.evaluation.result import Geometry
+from saddlepoint.evaluation.result import Between, Geometry
 from saddlepoint.runtime import generator
 
 
@@ -87,10 +87,10 @@ def input_gradient(model: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tenso
 
 def segments(
     model: nn.Module, x: Tensor, y: Tensor, attack: PGD, starts: int, points: int = 21, seed: int = 0
-) -> dict[str, np.ndarray]:
+) -> tuple[Between, dict[str, np.ndarray]]:
     """What the text after Figure 2 says of two maxima and what lies between them, around each example.
 
-    Returns:
+    Returns means, and arrays:
         losses: (examples, starts // 2, points), along the straight line between two maxima, in pairs.
         random: (examples, starts), the loss at random points of the threat.
         cosines: (examples, starts), between the perturbation that reaches a maximum and the gradient at the image.
@@ -107,9 +107,20 @@ def segments(
         half = starts // 2
         found["losses"].append(along(model, attack, ends[:half], ends[half : 2 * half], label[:half], points))
         gradient = input_gradient(model, attack, x[example : example + 1], y[example : example + 1])
-        cosines = torch.cosine_similarity((ends - repeated).flatten(1), gradient, dim=1)
-        found["cosines"].append(cosines.numpy(force=True))
-    return {name: np.stack(arrays) for name, arrays in found.items()}
+        towards = torch.cosine_similarity((ends - repeated).flatten(1), gradient, dim=1)
+        found["cosines"].append(towards.numpy(force=True))
+    arrays = {name: np.stack(each) for name, each in found.items()}
+    losses, cosines = arrays["losses"], arrays["cosines"]
+    highest = np.maximum(losses[..., 0], losses[..., -1])
+    between = Between(
+        ends=float(losses[..., [0, -1]].mean()),
+        middle=float(losses[..., losses.shape[-1] // 2].mean()),
+        random=float(arrays["random"].mean()),
+        highest_at_an_end=float((losses.max(-1) <= highest * (1 + 1e-4)).mean()),
+        cosine=float(cosines.mean()),
+        negative_cosines=float((cosines < 0).mean()),
+    )
+    return between, arrays
 
 
 def directions(

@@ -95,49 +95,27 @@ class Subject:
         return f"{self.directory.path.parent.name} {self.directory.path.name}"
 
     def measure(
-        self, key: Key, compute: Callable[[], F], read: Callable[..., F], unfinished: Unfinished | None = None
+        self,
+        key: Key,
+        compute: Callable[[], F],
+        read: Callable[..., F],
+        unfinished: Unfinished | None = None,
+        arrays: str | None = None,
     ) -> Result[F]:
         """`compute`'s result with all it depends on, from the file of its key if there is one, and that file's name.
 
-        `read` makes what was found of its fields in the file. `unfinished` has what an interrupted measurement did.
+        `read` makes what was found of its fields in the file. `unfinished` has what an interrupted measurement did,
+        `arrays` is the name of the .npz that `compute` writes.
         """
-        return self._kept(key, lambda: dataclasses.asdict(compute()), read, unfinished)
 
-    def measure_arrays(
-        self, key: Key, compute: Callable[[], tuple[F, Arrays]], read: Callable[..., F]
-    ) -> tuple[Result[F], Arrays]:
-        """As `measure`, for a measurement whose arrays are kept in an .npz beside the JSON."""
-        path = self._file(key).with_suffix(".npz")
-        if not path.exists():
-            path.with_suffix(".json").unlink(missing_ok=True)
-
-        def both() -> dict[str, object]:
-            found, arrays = compute()
-            # The JSON vouches for the arrays: the old one goes before they change, the new one comes after.
-            path.with_suffix(".json").unlink(missing_ok=True)
-            write_arrays(path, arrays)
-            return {**dataclasses.asdict(found), "arrays": path.name}
-
-        return self._kept(key, both, read), read_arrays(path)
-
-    def arrays(self, key: Key, compute: Callable[[], Arrays]) -> Arrays:
-        """As `measure_arrays`, for a measurement that finds nothing else."""
-        return self.measure_arrays(key, lambda: (Found(), compute()), Found)[1]
-
-    def _kept(
-        self,
-        key: Key,
-        compute: Callable[[], dict[str, object]],
-        read: Callable[..., F],
-        unfinished: Unfinished | None = None,
-    ) -> Result[F]:
         def timed() -> dict[str, object]:
             log.info("measuring %s of %s", key.measurement, self.label)
             started = time.monotonic()
-            found = compute()
+            found = dataclasses.asdict(compute())
             earlier = unfinished.earlier if unfinished else 0
             return {
                 **found,
+                **({"arrays": arrays} if arrays else {}),
                 "seconds": round(earlier + time.monotonic() - started, 2),
                 "run": dataclasses.asdict(self.run),
                 "train_loss": self.train_loss,
@@ -157,18 +135,35 @@ class Subject:
         except (KeyError, TypeError):
             raise InputError(f"{path} does not hold a result; delete it to have it measured again") from None
 
+    def measure_arrays(
+        self, key: Key, compute: Callable[[], tuple[F, Arrays]], read: Callable[..., F]
+    ) -> tuple[Result[F], Arrays]:
+        """As `measure`, for a measurement whose arrays are kept in an .npz beside the JSON."""
+        path = self._file(key).with_suffix(".npz")
+        if not path.exists():
+            path.with_suffix(".json").unlink(missing_ok=True)
+
+        def numbers() -> F:
+            found, arrays = compute()
+            # The JSON vouches for the arrays: the old one goes before they change, the new one comes after.
+            path.with_suffix(".json").unlink(missing_ok=True)
+            write_arrays(path, arrays)
+            return found
+
+        return self.measure(key, numbers, read, arrays=path.name), read_arrays(path)
+
+    def arrays(self, key: Key, compute: Callable[[], Arrays]) -> Arrays:
+        """As `measure_arrays`, for a measurement that finds nothing else."""
+        return self.measure_arrays(key, lambda: (Found(), compute()), Found)[1]
+
     def _file(self, key: Key) -> Path:
         """<checkpoint>-<name>-<6 hex digits of the key>.json: another key is another file."""
         name = f"{self.checkpoint}-{key.measurement}-{digest(self._complete(key).plain())}.json"
         return self.directory.results / name
 
     def _complete(self, key: Key) -> Key:
-        return dataclasses.replace(
-            key,
-            checkpoint=self.checkpoint,
-            checkpoint_sha256=self.checkpoint_sha256,
-            data_sha256=self.data_sha256,
-        )
+        weights, data = self.checkpoint_sha256, self.data_sha256
+        return dataclasses.replace(key, checkpoint=self.checkpoint, checkpoint_sha256=weights, data_sha256=data)
 
     def accuracy(
         self,

@@ -19,18 +19,8 @@ def networks(cfg: Settings) -> list[Network]:
 
 
 def inspect(subject: Subject, split: Split) -> tuple[Result[Learned], Arrays]:
-    def compute() -> tuple[Learned, Arrays]:
-        found = layers(subject.model, split.images(slice(None)))
-        learned = Learned(
-            filters=len(found.filters),
-            alive=int(found.alive.sum()),
-            single_weight=int((found.alive & (found.concentration >= 0.9)).sum()),
-            bias_low=float(found.biases.min()),
-            bias_high=float(found.biases.max()),
-        )
-        return learned, {"filters": found.filters, "weights": found.weights, "biases": found.biases}
-
-    return subject.measure_arrays(Key("layers", examples=len(split)), compute, Learned)
+    key = Key("layers", examples=len(split))
+    return subject.measure_arrays(key, lambda: layers(subject.model, split.images(slice(None))), Learned)
 
 
 def make(lab: Lab, out: Report) -> None:

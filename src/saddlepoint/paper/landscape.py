@@ -50,14 +50,8 @@ def measure_maxima(
         )
         return Maxima(float(np.median(losses)), geometry), {"losses": losses}
 
-    key = Key(
-        f"maxima-{example}",
-        attack=attack.describe(),
-        image=example,
-        starts=starts,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    described = attack.describe()
+    key = Key(f"maxima-{example}", attack=described, image=example, starts=starts, batch_size=batch_size, seed=seed)
     return subject.measure_arrays(key, compute, Maxima.read)
 
 
@@ -65,19 +59,7 @@ def measure_segments(
     subject: Subject, split: Split, attack: PGD, starts: int, seed: int
 ) -> tuple[Result[Between], Arrays]:
     def compute() -> tuple[Between, Arrays]:
-        x = split.images(slice(None))
-        found = landscape.segments(subject.model, x, split.labels, attack, starts, seed=seed)
-        losses, cosines = found["losses"], found["cosines"]
-        ends = np.maximum(losses[..., 0], losses[..., -1])
-        between = Between(
-            ends=float(losses[..., [0, -1]].mean()),
-            middle=float(losses[..., losses.shape[-1] // 2].mean()),
-            random=float(found["random"].mean()),
-            highest_at_an_end=float((losses.max(-1) <= ends * (1 + 1e-4)).mean()),
-            cosine=float(cosines.mean()),
-            negative_cosines=float((cosines < 0).mean()),
-        )
-        return between, found
+        return landscape.segments(subject.model, split.images(slice(None)), split.labels, attack, starts, seed=seed)
 
     key = Key("segments", attack=attack.describe(), examples=len(split), starts=starts, seed=seed)
     return subject.measure_arrays(key, compute, Between)

@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 
-from torch import nn
-
 from saddlepoint.attacks import PGD
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation import landscape
@@ -112,19 +110,15 @@ def copied(lab: Lab) -> Table:
 
 
 def over_pairs(
-    lab: Lab, settings: Settings, key: Key, compute: Callable[[nn.Module, nn.Module], Arrays]
+    lab: Lab, settings: Settings, key: Key, compute: Callable[[Subject, Subject], Arrays]
 ) -> dict[str, Arrays]:
     """What is computed of each training's network and its independent copy, where both are trained."""
-
-    def on_both(network: Subject, copy: Subject) -> Arrays:
-        return compute(network.model, copy.model)
-
     found = {}
     for training in settings.trainings:
         network, copy = (lab.subject(settings.model, training, seed) for seed in (0, lab.cfg.report.copies.seed))
         if network and copy:
             of_both = dataclasses.replace(key, copy_sha256=copy.checkpoint_sha256)
-            found[training] = network.arrays(of_both, partial(on_both, network, copy))
+            found[training] = network.arrays(of_both, partial(compute, network, copy))
     return found
 
 
@@ -133,9 +127,9 @@ def directions(lab: Lab) -> Chart | None:
     split = lab.test_images.take(settings.examples)
     attacks: dict[str, PGD] = {"FGSM": lab.pgd("fgsm"), "PGD": lab.pgd("pgd_100")}
 
-    def compute(network: nn.Module, copy: nn.Module) -> Arrays:
+    def compute(network: Subject, copy: Subject) -> Arrays:
         x, y = split.images(slice(None)), split.labels
-        return landscape.directions(network, copy, x, y, attacks, settings.starts, seed=seed)
+        return landscape.directions(network.model, copy.model, x, y, attacks, settings.starts, seed=seed)
 
     described = {name: attack.describe() for name, attack in attacks.items()}
     key = Key("directions", attacks=described, examples=len(split), starts=settings.starts, seed=seed)
@@ -147,8 +141,8 @@ def angles(lab: Lab) -> Chart | None:
     settings = lab.cfg.report.angles
     split, attack = lab.test_images.take(settings.examples), lab.pgd("fgsm")
 
-    def compute(network: nn.Module, copy: nn.Module) -> Arrays:
-        return landscape.gradient_angles(network, copy, split, attack)
+    def compute(network: Subject, copy: Subject) -> Arrays:
+        return landscape.gradient_angles(network.model, copy.model, split, attack)
 
     key = Key("gradient_angles", attack=attack.describe(), examples=len(split))
     found = over_pairs(lab, settings, key, compute)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -40,28 +40,25 @@ def named(name: str) -> str:
 
 @dataclass(frozen=True)
 class Published:
-    """The paper's numbers for one table or figure, by their place such as (training, model, measurement)."""
+    """The paper's numbers for one table or figure, by their place such as (training, model, measurement).
 
-    source: str | None
-    cells: Mapping[tuple[str, ...], float]
-    released: Mapping[tuple[str, ...], float]  # of the network that the authors released
-    released_source: str | None
-    steps: Sequence[float]  # of a training
-    losses: Sequence[float]
+    `released` are those of the network that the authors released; `steps` and `losses` are a training's.
+    """
+
+    source: str | None = None
+    cells: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    released: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    released_source: str | None = None
+    steps: Sequence[float] = ()
+    losses: Sequence[float] = ()
 
 
 def published(dataset: str, item: str | None) -> Published:
     """Empty where the paper has no numbers, and for no item."""
-    paper = json.loads(files("saddlepoint.report").joinpath("paper.json").read_text())
-    entry = paper.get(dataset, {}).get(item, {})
-    return Published(
-        entry.get("source"),
-        dict(_flat(entry.get("cells", {}))),
-        dict(_flat(entry.get("released", {}))),
-        entry.get("released_source"),
-        entry.get("steps", []),
-        entry.get("losses", []),
-    )
+    paper: dict[str, Any] = json.loads(files("saddlepoint.report").joinpath("paper.json").read_text())
+    entry: dict[str, Any] = paper.get(dataset, {}).get(item, {})
+    nested = {name: dict(_flat(value)) for name, value in entry.items() if isinstance(value, dict)}
+    return Published(**entry | nested)
 
 
 def _flat(cells: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:

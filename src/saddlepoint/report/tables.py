@@ -304,17 +304,15 @@ def geometry_table(results: Sequence[Result[Maxima]], *, dataset: str) -> Table:
     """What the text after Figure 2 says of the maxima around one example: their distances and angles."""
     rows = []
     for result in results:
-        around, found = {"image": result.key.image, "starts": result.key.starts}, result.found.geometry
-        numbers = {"loss_median": result.found.loss_median, **dataclasses.asdict(found)}
-        rows.append(
-            [
-                Cell.of(f"{_network(result)}, image {result.key.image}", _record(result, dataset, around | numbers)),
-                Cell(f"{result.found.loss_median:.3g}"),
-                Cell(f"{found.distance_mean:.2f} ± {found.distance_sd:.2f}"),
-                Cell(f"{found.random_distance:.2f}"),
-                Cell(f"{found.angle_mean:.0f} ± {found.angle_sd:.0f}"),
-            ]
+        image, loss, found = result.key.image, result.found.loss_median, result.found.geometry
+        numbers = {"image": image, "starts": result.key.starts, "loss_median": loss, **dataclasses.asdict(found)}
+        texts = (
+            f"{loss:.3g}",
+            f"{found.distance_mean:.2f} ± {found.distance_sd:.2f}",
+            f"{found.random_distance:.2f}",
+            f"{found.angle_mean:.0f} ± {found.angle_sd:.0f}",
         )
+        rows.append(_row(result, dataset, numbers, texts, f", image {image}"))
     header = ["Network", "Median loss", "Distance between maxima", "Between random points", "Angle (degrees)"]
     notes = [
         "Euclidean distances on images in [0, 1], mean ± standard deviation over pairs of end points of PGD.",
@@ -325,27 +323,18 @@ def geometry_table(results: Sequence[Result[Maxima]], *, dataset: str) -> Table:
 
 def segments_table(results: Sequence[Result[Between]], *, dataset: str) -> Table:
     """What the text says of the segment between two maxima, and of the gradient; a row for each network."""
-    header = [
-        "Network",
-        "Loss at the maxima",
-        "In the middle",
-        "At random points",
-        "Highest at an end",
-        "Cosine with the gradient",
-        "Negative cosines",
-    ]
+    header = ["Network", "Loss at the maxima", "In the middle", "At random points", "Highest at an end"]
+    header += ["Cosine with the gradient", "Negative cosines"]
     rows = []
     for result in results:
         found = result.found
-        rows.append(
-            [
-                Cell.of(_network(result), _record(result, dataset, dataclasses.asdict(found))),
-                *(Cell(f"{loss:.3g}") for loss in (found.ends, found.middle, found.random)),
-                Cell(f"{100 * found.highest_at_an_end:.0f}%"),
-                Cell(f"{found.cosine:.3f}"),
-                Cell(f"{100 * found.negative_cosines:.0f}%"),
-            ]
+        texts = (
+            *(f"{loss:.3g}" for loss in (found.ends, found.middle, found.random)),
+            f"{100 * found.highest_at_an_end:.0f}%",
+            f"{found.cosine:.3f}",
+            f"{100 * found.negative_cosines:.0f}%",
         )
+        rows.append(_row(result, dataset, dataclasses.asdict(found), texts))
     notes = [
         "Means over pairs of maxima around a few test images. The paper: along the segment between two maxima the loss "
         "is highest at the ends and lower by a constant factor in the middle, still far above that of a random point; "
@@ -359,14 +348,12 @@ def filters_table(results: Sequence[Result[Learned]], *, dataset: str) -> Table:
     rows = []
     for result in results:
         found = result.found
-        rows.append(
-            [
-                Cell.of(_network(result), _record(result, dataset, dataclasses.asdict(found))),
-                Cell(f"{found.alive} of {found.filters}"),
-                Cell(f"{found.single_weight} of {found.alive}"),
-                Cell(f"{found.bias_low:.3f} to {found.bias_high:.3f}"),
-            ]
+        texts = (
+            f"{found.alive} of {found.filters}",
+            f"{found.single_weight} of {found.alive}",
+            f"{found.bias_low:.3f} to {found.bias_high:.3f}",
         )
+        rows.append(_row(result, dataset, dataclasses.asdict(found), texts))
     header = ["Network", "Filters alive", "Of these, one weight has 90%", "Biases of the output layer"]
     notes = [
         "First convolution: a filter is alive if its response to test images varies by more than 1% of the most "
@@ -399,69 +386,15 @@ def diagnostics_table(found: Mapping[str, Diagnosis], *, dataset: str, notes: Se
     return Table(f"{dataset}: signs of masked gradients", header, rows, notes)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a training costs, as scripts/cost_table.py times it."""
-
-    dataset: str
-    training: str
-    model: str
-    recipe: str
-    device: str
-    torch: str
-    precision: str
-    batch_size: int
-    epochs: float
-    images_per_second: float
-    minutes_per_epoch: float
-    hours: float
-    peak_memory_mib: int
-    steps_timed: int
-    command: str
-
-
-def cost_table(found: Sequence[Cost], *, dataset: str) -> Table:
-    """What trainings cost: a row for each network and recipe, recipes of a network together.
-
-    From the second recipe of a network on, its time stands beside the first one's.
-    """
-    first: dict[tuple[str, str], float] = {}
-    rows = []
-    for each in found:
-        times = each.hours / first.setdefault((each.training, each.model), each.hours)
-        hours = f"{each.hours:,.2f}" if each.hours >= 0.1 else f"{each.hours:.2g}"
-        rows.append(
-            [
-                Cell(f"{named(each.training)} {each.model}, {each.recipe}"),
-                Cell(each.precision),
-                Cell(f"{each.images_per_second:,.1f}"),
-                Cell(f"{each.minutes_per_epoch:,.2f}"),
-                Cell(f"{each.epochs:,.1f}"),
-                Cell.of(hours, {**dataclasses.asdict(each), "times_the_first_recipe": times}),
-                Cell(f"{times:.1f}x" if each.recipe != found[0].recipe else ""),
-                Cell(f"{each.peak_memory_mib:,}"),
-            ]
-        )
-    header = ["Network, recipe", "Precision", "Images/s", "Minutes an epoch", "Epochs", "Hours in all"]
-    header += [f"Against {found[0].recipe}", "Memory in MiB"]
-    counts = [each.steps_timed for each in found]
-    batches = " or ".join(dict.fromkeys(str(each.batch_size) for each in found))
-    notes = [
-        f"{found[0].device}; torch {found[0].torch}; batches of {batches}. Timed over "
-        f"{min(counts)} to {max(counts)} steps after the first and worked out from there, measurements on held-out "
-        "images left out. Memory: the most that the process held, libraries and data included."
-    ]
-    return Table(f"{dataset}: what a training costs", header, rows, notes)
-
-
 def _network(result: Result[Found]) -> str:
     return f"{named(result.run.training)} {result.run.model}"
 
 
-def _record(result: Result[Found], dataset: str, numbers: Record) -> Record:
-    """These numbers of one network."""
+def _row(result: Result[Found], dataset: str, numbers: Record, texts: Iterable[str], which: str = "") -> list[Cell]:
+    """One network, whose record has these numbers, and the texts of the other cells."""
     run = {"dataset": dataset, "training": result.run.training, "model": result.run.model}
-    return {**run, **numbers, **_origin([result])}
+    record = {**run, **numbers, **_origin([result])}
+    return [Cell.of(_network(result) + which, record), *map(Cell, texts)]
 
 
 def _threat(results: Accuracies) -> str:
