@@ -51,19 +51,14 @@ def accuracy() -> Table:
         ("pgd", "wide"): (0.9891, 0.9576, 0.9395),
     }
     names = ("natural", "fgsm", "pgd")
-    results = [
-        result(training, model, name, value)
-        for (training, model), values in measured.items()
-        for name, value in zip(names, values, strict=True)
-    ]
-    numbers = accuracy_numbers(
-        results,
-        dataset="mnist",
-        measurements=names,
-        models=["simple", "wide"],
-        trainings=["standard", "fgsm", "pgd"],
-    )
-    return accuracy_table(results, numbers, dataset="mnist")
+    found = {
+        (training, model, name): [result(training, model, name, values[place])] if values else []
+        for training in ("standard", "fgsm", "pgd")
+        for model in ("simple", "wide")
+        for values in (measured.get((training, model)),)
+        for place, name in enumerate(names)
+    }
+    return accuracy_table(accuracy_numbers(found, dataset="mnist"), dataset="mnist")
 
 
 def curves() -> Chart:

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.container import BarContainer
-from sample_report import measurement
+from sample_report import measurement, result
 
 from saddlepoint.evaluation.result import Curve
 from saddlepoint.report import figures
@@ -17,6 +17,7 @@ from saddlepoint.report.charts import Chart, Panel, Series
 from saddlepoint.report.figures import COLOURS, loss_histograms, loss_trajectories
 from saddlepoint.report.plots import figure
 from saddlepoint.report.tables import Number
+from saddlepoint.results import interval
 
 EXAMPLES, STARTS, STEPS = 3, 5, 8
 RANDOM = np.random.default_rng(0)
@@ -104,29 +105,29 @@ def series(chart: Chart) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def test_capacity_shows_ours_and_the_papers() -> None:
-    cells = {"simple": (80.0, 11.35), "wide": (94.0, 93.2), "capacity4": (None, 87.5)}
+    cells = {"simple": ((0.795, 0.805), 11.35), "wide": ((0.935, 0.945), 93.2), "capacity4": ((), 87.5)}
     numbers = {
-        ("pgd", model, "pgd"): Number([], value, None, None, 0.5, 2, 100, paper, False)
-        for model, (value, paper) in cells.items()
+        ("pgd", model, "pgd"): Number([result("pgd", model, "pgd", accuracy) for accuracy in accuracies], paper)
+        for model, (accuracies, paper) in cells.items()
     }
     chart = figures.capacity(numbers, {"simple": 1, "capacity4": 4, "wide": 16}, "mnist")
     assert series(chart) == {
-        "PGD training: PGD": ([1, 16], [80, 94]),
+        "PGD training: PGD": ([1, 16], pytest.approx([80, 94])),
         "PGD training: PGD, paper": ([1, 4, 16], [11.35, 87.5, 93.2]),
     }
     ours = chart.rows[0][0].series[0]
-    assert ours.low is not None and list(ours.low) == [79.5, 93.5]
+    spread = 0.5 * 2**0.5
+    assert ours.low is not None and list(ours.low) == pytest.approx([80 - spread, 94 - spread])
     chart.draw()
 
 
 def test_a_loss_of_one_seed_has_no_bar() -> None:
-    numbers = {
-        ("pgd", "simple", "pgd"): Number([], 80.0, 79.0, 81.0, None, 1, 100, None, False),
-        ("pgd", "simple", "train_loss"): Number([], 0.5, None, None, None, 1, 100, None, True),
-    }
+    found = [result("pgd", "simple", "pgd", 0.8)]
+    numbers = {("pgd", "simple", "pgd"): Number(found), ("pgd", "simple", "train_loss"): Number(found, is_loss=True)}
     chart = figures.capacity(numbers, {"simple": 1}, "mnist")
     accuracy, loss = (panel.series[0] for panel in chart.rows[0])
-    assert (accuracy.low, accuracy.high) == ((79.0,), (81.0,))
+    low, high = interval(8000, 10000)
+    assert (accuracy.low, accuracy.high) == (pytest.approx((100 * low,)), pytest.approx((100 * high,)))
     assert (loss.low, loss.high) == ((None,), (None,))
     chart.draw()
     (drawn,) = figure(json.loads(chart.as_json()))["rows"][0][1]["plot"]["data"]

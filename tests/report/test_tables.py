@@ -36,6 +36,7 @@ from saddlepoint.report.tables import (
 from saddlepoint.results import interval, read_csv, read_json
 
 MEASUREMENTS = ("natural", "fgsm", "pgd")
+MODELS = ("simple", "wide")
 
 
 def result(
@@ -49,14 +50,13 @@ def result(
 
 
 def table(results: Sequence[Result[Accuracy]], dataset: str = "cifar10") -> Table:
-    numbers = accuracy_numbers(
-        results,
-        dataset=dataset,
-        measurements=MEASUREMENTS,
-        models=["simple", "wide"],
-        trainings=["standard", "pgd"],
-    )
-    return accuracy_table(results, numbers, dataset=dataset)
+    places = [(training, model, name) for training in ("standard", "pgd") for model in MODELS for name in MEASUREMENTS]
+    found = {place: [each for each in results if place_of(each) == place] for place in places}
+    return accuracy_table(accuracy_numbers(found, dataset=dataset), dataset=dataset)
+
+
+def place_of(result: Result[Accuracy]) -> tuple[str, str, str]:
+    return result.run.training, result.run.model, result.key.measurement
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 from saddlepoint.evaluation.result import Curve, Result
 from saddlepoint.report.charts import Chart, Image, Panel, Series
 from saddlepoint.report.table import named, published
-from saddlepoint.report.tables import Number
+from saddlepoint.report.tables import Number, Place
 
 History = Sequence[Mapping[str, str]]  # rows of history.csv
 
@@ -25,8 +25,6 @@ COLOURS = {
 }
 TITLES = {
     "standard": "standard training",
-    "fgsm": "FGSM training",
-    "pgd": "PGD training",
     "static": "static adversarial examples",
     "fgsm_rs": "FGSM with random start",
     "trades": "TRADES",
@@ -37,7 +35,7 @@ ATTACK_COLOURS = {"natural": "#3c3c3c", "fgsm": "#8a8a8a", "pgd": "#c8352c", "sq
 
 
 def title(training: str) -> str:
-    return TITLES.get(training, f"{training} training")
+    return TITLES.get(training, f"{named(training)} training")
 
 
 def colour(training: str) -> str:
@@ -112,11 +110,11 @@ def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
     )
 
 
-def capacity(numbers: Mapping[tuple[str, str, str], Number], capacities: Mapping[str, int], dataset: str) -> Chart:
+def capacity(numbers: Mapping[Place, Number], capacities: Mapping[str, int], dataset: str) -> Chart:
     """Figure 4: accuracy and training loss against capacity, a panel for each training method.
 
     Args:
-        numbers: the accuracy table's, by (training, model, measurement).
+        numbers: the accuracy table's.
         capacities: model -> capacity, in order.
     """
     trainings = list(dict.fromkeys(training for training, _, _ in numbers))

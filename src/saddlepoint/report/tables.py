@@ -11,45 +11,43 @@ from saddlepoint.evaluation.result import Accuracy, Between, Curve, Diagnosis, F
 from saddlepoint.report.table import Cell, Table, named, published
 
 Accuracies = Sequence[Result[Accuracy]]
+Place = tuple[str, str, str]  # training method, model, measurement
 Record = dict[str, object]
 
 
 @dataclass(frozen=True)
 class Number:
-    """Of a network, the mean over seeds with its deviation, or one seed's accuracy in percent with its 95% interval.
+    """Of one network an accuracy in percent, or the training loss: `found` has a result for each seed.
 
-    `paper` is the paper's number, `found` what was measured, a result for each seed.
+    `paper` is the paper's number for it.
     """
 
     found: Accuracies
-    value: float | None
-    low: float | None
-    high: float | None
-    sd: float | None
-    seeds: int
-    examples: int | None
-    paper: float | None
-    is_loss: bool
+    paper: float | None = None
+    is_loss: bool = False
 
-    @classmethod
-    def of(cls, found: Accuracies, paper: float | None = None, is_loss: bool = False) -> Number:
-        """The accuracy, or the training loss; an imported network's loss is not known."""
-        known = [result for result in found if not is_loss or result.train_loss is not None]
-        values = [result.train_loss or 0.0 if is_loss else 100 * result.found.accuracy for result in known]
-        low = high = None
-        if len(values) == 1 and not is_loss:  # over several seeds the spread says more
-            low, high = (round(100 * bound, 6) for bound in known[0].found.interval)
-        return cls(
-            found,
-            statistics.fmean(values) if values else None,
-            low,
-            high,
-            statistics.stdev(values) if len(values) > 1 else None,
-            len(values),
-            known[0].key.examples if known else None,
-            paper,
-            is_loss,
-        )
+    @property
+    def values(self) -> list[float]:
+        """One for each seed; an imported network's loss is not known."""
+        if self.is_loss:
+            return [result.train_loss for result in self.found if result.train_loss is not None]
+        return [100 * result.found.accuracy for result in self.found]
+
+    @property
+    def value(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def sd(self) -> float | None:
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """95%, of one seed's accuracy: over several seeds the spread says more."""
+        if self.is_loss or len(self.found) != 1:
+            return None, None
+        low, high = self.found[0].found.interval
+        return round(100 * low, 6), round(100 * high, 6)
 
     @property
     def difference(self) -> float | None:
@@ -59,12 +57,20 @@ class Number:
     def bar(self) -> tuple[float | None, float | None]:
         """The ends of its error bar: one seed's interval, which a loss has not, or the spread over seeds."""
         if self.value is None or self.sd is None:
-            return self.low, self.high
+            return self.interval
         return self.value - self.sd, self.value + self.sd
 
     def record(self) -> Record:
-        names = ("value", "low", "high", "sd", "seeds", "examples", "paper")
-        return {name: getattr(self, name) for name in names}
+        low, high = self.interval
+        return {
+            "value": self.value,
+            "low": low,
+            "high": high,
+            "sd": self.sd,
+            "seeds": len(self.values),
+            "examples": self.found[0].key.examples if self.values else None,
+            "paper": self.paper,
+        }
 
     def compared(self) -> Record:
         """Its record with the difference."""
@@ -72,13 +78,12 @@ class Number:
         return {**self.record(), "difference": None if difference is None else round(difference, 4)}
 
     def __str__(self) -> str:
+        low, high = self.interval
         if self.value is None:
             return "not run"
         if self.is_loss:
             return f"{self.value:.3g}" + ("" if self.sd is None else f" ± {self.sd:.1g}")
-        if self.sd is not None:
-            return f"{self.value:.1f} ± {self.sd:.1f}"
-        return f"{self.value:.1f} ({self.low:.1f}–{self.high:.1f})"
+        return f"{self.value:.1f} ({low:.1f}–{high:.1f})" if self.sd is None else f"{self.value:.1f} ± {self.sd:.1f}"
 
     def beside(self) -> list[Cell]:
         """The paper's number and the difference from it; empty where there is none."""
@@ -89,39 +94,24 @@ class Number:
         return [Cell(theirs, "beside"), Cell(difference, "beside")]
 
 
-def accuracy_numbers(
-    results: Accuracies,
-    *,
-    dataset: str,
-    measurements: Sequence[str],
-    models: Sequence[str],
-    trainings: Sequence[str],
-    compare: bool = True,
-) -> dict[tuple[str, str, str], Number]:
-    """By training method, model and measurement, the training loss among them; with `compare` beside the paper's."""
+def accuracy_numbers(found: Mapping[Place, Accuracies], *, dataset: str, compare: bool = True) -> dict[Place, Number]:
+    """The accuracies, and the training loss behind those of the first attack; with `compare` beside the paper's."""
     paper = published(dataset, "accuracy" if compare else None)
+    numbers = {place: Number(results, paper.cells.get(place)) for place, results in found.items()}
     # The training loss is the last step's: it says nothing of another checkpoint.
-    last = all(result.key.checkpoint == "last" for result in results)
-    numbers = {}
-    for measurement in [*measurements, *(["train_loss"] if last else [])]:
-        is_loss = measurement == "train_loss"
-        for training in trainings:
-            for model in models:
-                of = (training, model, measurements[0] if is_loss else measurement)
-                found = [each for each in results if (each.run.training, each.run.model, each.key.measurement) == of]
-                place = (training, model, measurement)
-                numbers[place] = Number.of(found, paper.cells.get(place), is_loss)
+    if all(result.key.checkpoint == "last" for results in found.values() for result in results):
+        for (training, model, _), results in found.items():
+            place = (training, model, "train_loss")
+            numbers.setdefault(place, Number(results, paper.cells.get(place), is_loss=True))
     return numbers
 
 
-def accuracy_table(
-    results: Accuracies, numbers: Mapping[tuple[str, str, str], Number], *, dataset: str, compare: bool = True
-) -> Table:
+def accuracy_table(numbers: Mapping[Place, Number], *, dataset: str, compare: bool = True) -> Table:
     """Rows: evaluations and the training loss; columns: training method by model (Figure 4 and its CIFAR10 table).
 
-    `numbers` are the accuracy_numbers of the results. A cell that has no result says "not run". With `compare` the
-    paper's numbers and the differences stand below ours.
+    A cell that has no result says "not run". With `compare` the paper's numbers and the differences stand below ours.
     """
+    results = [result for number in numbers.values() for result in number.found if not number.is_loss]
     paper = published(dataset, "accuracy" if compare else None)
     columns = list(dict.fromkeys((training, model) for training, model, _ in numbers))
     rows: list[list[Cell]] = []
@@ -156,7 +146,7 @@ def accuracy_table(
 
 def _spread(numbers: Iterable[Number]) -> str:
     """For a note: what stands behind the numbers."""
-    counts = {number.seeds for number in numbers} - {0}
+    counts = {len(number.values) for number in numbers} - {0}
     several = sorted(counts - {1})
     if not several:
         return "In brackets: 95% interval."
@@ -177,7 +167,7 @@ def adversaries_table(
     paper = published(dataset, "adversaries" if compare else None)
     results = [result for _, _, found in rows for result in found]
     parts = {result.key.part for result in results}
-    numbers = [Number.of(found, paper.cells.get((source, name))) for name, source, found in rows]
+    numbers = [Number(found, paper.cells.get((source, name))) for name, source, found in rows]
     cells = []
     for (name, source, found), number in zip(rows, numbers, strict=True):
         attack = found[0].key.description if found else {}
@@ -244,7 +234,7 @@ def grid_table(
         sides: what rows and columns are, such as ("target", "source").
     """
     paper = published(dataset, item)
-    numbers = {place: Number.of(found, paper.cells.get(place)) for place, found in cells.items()}
+    numbers = {place: Number(found, paper.cells.get(place)) for place, found in cells.items()}
     lines, columns = (list(dict.fromkeys(place[side] for place in cells)) for side in (0, 1))
     rows = []
     for line in lines:
