@@ -298,19 +298,14 @@ def filters(weights: Mapping[str, np.ndarray], dataset: str) -> Chart:
     """ICLR Figure 9: the first convolution's kernels side by side. `weights`: training -> (n, c, k, k)."""
     rows, most, columns = [], 32, 16
     for training, kernels in weights.items():
-        count, channels, height, width = kernels[:most].shape
-        top = max(float(np.abs(kernels).max()), 1e-12)
-        canvas = np.full(
-            ((height + 1) * -(-count // columns) - 1, (width + 1) * min(columns, count) - 1, channels), np.nan
-        )
-        for number, kernel in enumerate(kernels[:most]):
-            row, column = divmod(number, columns)
-            place = np.s_[
-                row * (height + 1) : (row + 1) * (height + 1) - 1, column * (width + 1) : (column + 1) * (width + 1) - 1
-            ]
-            canvas[place] = kernel.transpose(1, 2, 0)
         # Colour images have colour kernels: their mean over colours is shown.
-        rows.append([Panel(title=title(training), image=Image(canvas.mean(2), -top, top, signed=True))])
+        shown = kernels[:most].astype(float).mean(1)
+        wide = min(columns, len(shown))
+        tiles = np.full((-(-len(shown) // wide) * wide, *(size + 1 for size in shown.shape[1:])), np.nan)
+        tiles[: len(shown), :-1, :-1] = shown
+        canvas = np.block([list(tiles[start : start + wide]) for start in range(0, len(tiles), wide)])[:-1, :-1]
+        top = max(float(np.abs(kernels).max()), 1e-12)
+        rows.append([Panel(title=title(training), image=Image(canvas, -top, top, signed=True))])
     return Chart(
         f"{dataset}: first convolution",
         rows,

@@ -395,10 +395,7 @@ def _threat(results: Accuracies) -> str:
 
 def _origin(results: Sequence[Result[Found]]) -> Record:
     """Where a number can be traced to."""
-    return {
-        "command": results[0].command if results else None,
-        "files": "; ".join(result.file for result in results),
-    }
+    return {"command": results[0].command if results else None, "files": "; ".join(result.file for result in results)}
 
 
 def _parts(results: Sequence[Result[Found]]) -> list[str]:
