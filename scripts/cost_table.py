@@ -6,11 +6,14 @@ report.cost.seconds, and works out the rest. Trainings of yours are neither read
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,68 @@ from saddlepoint.cli import entry
 from saddlepoint.errors import InputError
 from saddlepoint.jobs import die_with_parent
 from saddlepoint.lab import Lab
-from saddlepoint.report.tables import cost_table
+from saddlepoint.report.table import Cell, Table, named
 from saddlepoint.results import read_json
 from saddlepoint.runs import CONFIGS, build, compose, for_training, typed
 from saddlepoint.threat import parse_number
 from saddlepoint.training import Recipe
 
 log = logging.getLogger("cost_table")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One row: what a training costs."""
+
+    dataset: str
+    training: str
+    model: str
+    recipe: str
+    device: str
+    torch: str
+    precision: str
+    batch_size: int
+    epochs: float
+    images_per_second: float
+    minutes_per_epoch: float
+    hours: float
+    peak_memory_mib: int
+    steps_timed: int
+    command: str
+
+
+def table(found: Sequence[Cost], *, dataset: str) -> Table:
+    """What trainings cost: a row for each network and recipe, recipes of a network together.
+
+    From the second recipe of a network on, its time stands beside the first one's.
+    """
+    first: dict[tuple[str, str], float] = {}
+    rows = []
+    for each in found:
+        times = each.hours / first.setdefault((each.training, each.model), each.hours)
+        hours = f"{each.hours:,.2f}" if each.hours >= 0.1 else f"{each.hours:.2g}"
+        rows.append(
+            [
+                Cell(f"{named(each.training)} {each.model}, {each.recipe}"),
+                Cell(each.precision),
+                Cell(f"{each.images_per_second:,.1f}"),
+                Cell(f"{each.minutes_per_epoch:,.2f}"),
+                Cell(f"{each.epochs:,.1f}"),
+                Cell.of(hours, {**dataclasses.asdict(each), "times_the_first_recipe": times}),
+                Cell(f"{times:.1f}x" if each.recipe != found[0].recipe else ""),
+                Cell(f"{each.peak_memory_mib:,}"),
+            ]
+        )
+    header = ["Network, recipe", "Precision", "Images/s", "Minutes an epoch", "Epochs", "Hours in all"]
+    header += [f"Against {found[0].recipe}", "Memory in MiB"]
+    counts = [each.steps_timed for each in found]
+    batches = " or ".join(dict.fromkeys(str(each.batch_size) for each in found))
+    notes = [
+        f"{found[0].device}; torch {found[0].torch}; batches of {batches}. Timed over "
+        f"{min(counts)} to {max(counts)} steps after the first and worked out from there, measurements on held-out "
+        "images left out. Memory: the most that the process held, libraries and data included."
+    ]
+    return Table(f"{dataset}: what a training costs", header, rows, notes)
 
 
 def settings(model: str, training: str, recipe: str) -> list[str]:
@@ -70,8 +128,8 @@ def few_steps(arguments: list[str], steps: int) -> tuple[float, dict[str, Any]]:
     return steps * summary["batch_size"] / summary["images_per_second"], summary
 
 
-def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> dict[str, Any]:
-    """One row. The difference between two trainings is timed, so that neither their start nor their end counts."""
+def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> Cost:
+    """The difference between two trainings is timed, so that neither their start nor their end counts."""
     arguments = settings(model, training, recipe)
     log.info("timing training=%s model=%s recipe=%s", training, model, recipe)
     start, summary = few_steps(arguments, 1)
@@ -90,23 +148,23 @@ def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> dict[
     if took <= 0:
         raise InputError(f"{timed} steps took no time beside a training's start; choose a longer training")
     step = took / timed
-    return {
-        "dataset": lab.cfg.dataset.name,
-        "training": training,
-        "model": model,
-        "recipe": recipe,
-        "device": summary["device"],
-        "torch": summary["torch"],
-        "precision": summary["precision"],
-        "batch_size": batch_size,
-        "epochs": steps / per_epoch,
-        "images_per_second": batch_size / step,
-        "minutes_per_epoch": per_epoch * step / 60,
-        "hours": steps * step / 3600,
-        "peak_memory_mib": summary["peak_memory_mib"],
-        "steps_timed": timed,
-        "command": lab.command,
-    }
+    return Cost(
+        dataset=lab.cfg.dataset.name,
+        training=training,
+        model=model,
+        recipe=recipe,
+        device=summary["device"],
+        torch=summary["torch"],
+        precision=summary["precision"],
+        batch_size=batch_size,
+        epochs=steps / per_epoch,
+        images_per_second=batch_size / step,
+        minutes_per_epoch=per_epoch * step / 60,
+        hours=steps * step / 3600,
+        peak_memory_mib=summary["peak_memory_mib"],
+        steps_timed=timed,
+        command=lab.command,
+    )
 
 
 @entry("evaluate")
@@ -126,7 +184,7 @@ def main(cfg: DictConfig) -> None:
         for recipe in recipes
     ]
     with lab.report() as out:
-        out.table(f"cost-{lab.runtime.torch_device.type}", cost_table(rows, dataset=cfg.dataset.name))
+        out.table(f"cost-{lab.runtime.torch_device.type}", table(rows, dataset=cfg.dataset.name))
     out.tell()
 
 

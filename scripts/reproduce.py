@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from saddlepoint.cli import entry
 from saddlepoint.errors import InputError, whole
 from saddlepoint.jobs import Training, spread, train
-from saddlepoint.lab import Lab
+from saddlepoint.lab import Lab, next_command
 from saddlepoint.paper import ITEMS, named, planned, write, write_page
 from saddlepoint.paper.item import Item
 from saddlepoint.report.folder import Report
@@ -73,10 +73,10 @@ def show(written: Mapping[str, Report]) -> None:
 def suggestion(lab: Lab) -> str:
     """The command to try next: all items, the paper's own data, or more seeds."""
     if lab.cfg["items"] is not None and not all(item.made(lab.folder) for item in ITEMS):
-        return lab.next_command("reproduce")
+        return next_command("reproduce")
     if lab.cfg.dataset.name == "digits":
-        return lab.next_command("reproduce", "dataset=mnist", "recipe=fast", "items=[accuracy,landscape]")
-    return lab.next_command("reproduce", f"seeds={lab.cfg.seeds + 2}")
+        return next_command("reproduce", "dataset=mnist", "recipe=fast", "items=[accuracy,landscape]")
+    return next_command("reproduce", f"seeds={lab.cfg.seeds + 2}")
 
 
 @entry("evaluate")

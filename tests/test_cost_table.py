@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,35 @@ def test_few_steps_of_a_real_training() -> None:
     assert 0 < seconds < 60
     with pytest.raises(InputError, match="unknown model 'narrow'"):
         script.few_steps(["model=narrow"], 1)
+
+
+def test_cost_table_puts_a_second_recipe_beside_the_first() -> None:
+    script = load_script("scripts/cost_table.py")
+
+    def cost(training: str, recipe: str, hours: float) -> Any:
+        return script.Cost(
+            dataset="cifar10",
+            training=training,
+            model="wide",
+            recipe=recipe,
+            device="CPU",
+            torch="2",
+            precision="bfloat16",
+            batch_size=128,
+            epochs=208.98,
+            images_per_second=1234.56,
+            minutes_per_epoch=0.66,
+            hours=hours,
+            peak_memory_mib=2031,
+            steps_timed=int(hours),
+            command="c",
+        )
+
+    found = [cost("standard", "fast", 2), cost("standard", "paper", 5), cost("pgd", "fast", 4), cost("pgd", "paper", 6)]
+    made = script.table(found, dataset="cifar10")
+    assert made.rows[0] == ["Standard wide, fast", "bfloat16", "1,234.6", "0.66", "209.0", "2.00", "", "2,031"]
+    assert [row[6] for row in made.rows] == ["", "2.5x", "", "1.5x"]
+    assert made.header[6] == "Against fast"
+    assert made.at == [(row, 5) for row in range(4)]
+    assert made.records[1] == {**dataclasses.asdict(found[1]), "times_the_first_recipe": 2.5}
+    assert "Timed over 2 to 6 steps" in made.notes[0]

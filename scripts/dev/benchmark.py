@@ -20,15 +20,18 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.profiler import profile, supported_activities
@@ -39,9 +42,9 @@ from saddlepoint.cli import entry
 from saddlepoint.data import Batches, Data, Split, load
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.models import CNN
-from saddlepoint.report.charts import print_figure
-from saddlepoint.report.speed import attack_speed
-from saddlepoint.report.table import Table
+from saddlepoint.report.charts import STYLE, print_figure
+from saddlepoint.report.figures import COLOURS
+from saddlepoint.report.table import Cell, Table
 from saddlepoint.results import write_json
 from saddlepoint.runs import build
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
@@ -55,6 +58,7 @@ from saddlepoint.training.schedules import Constant
 log = logging.getLogger("benchmark")
 
 Contender = Callable[[], Tensor]
+RATES = ("image_steps_per_second", "slowest", "fastest")  # of every contender
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
@@ -302,7 +306,51 @@ def table(records: list[dict[str, Any]], machine: str) -> Table:
         f"Others, in brackets: how many times as fast ours is in {' and '.join(sorted(precisions))}. They attack the "
         "same network as people write it, in a process of their own; in the second row our network, in our process.",
     ]
-    return Table("PGD, l_inf, without a random start", header, rows, records, notes)
+    return Table("PGD, l_inf, without a random start", header, [[*map(Cell, row)] for row in rows], notes, records)
+
+
+def attack_speed(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """The benchmark's image-steps a second: a panel for each case, a bar for each contender with its spread.
+
+    `records`: case, contender, and the median, slowest and fastest rate of each.
+    """
+    cases = list(dict.fromkeys(record["case"] for record in records))
+    contenders = list(dict.fromkeys(record["contender"] for record in records))
+    contenders.sort(key=lambda name: name.endswith("our network"))  # stable: ours, the plain network's, then the rest
+    columns = min(3, len(cases))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            -(-len(cases) // columns),
+            columns,
+            figsize=(2.4 * columns + 1.6, (0.19 * len(contenders) + 0.7) * -(-len(cases) // columns)),
+            squeeze=False,
+            sharey=True,
+            layout="constrained",
+        )
+        for case, axis in zip(cases, axes.flat, strict=False):
+            found = {record["contender"]: record for record in records if record["case"] == case}
+            for position, name in enumerate(contenders):
+                if name not in found:
+                    continue
+                rate, slowest, fastest = (found[name][key] for key in RATES)
+                axis.barh(
+                    position,
+                    rate,
+                    xerr=[[rate - slowest], [fastest - rate]],
+                    color=COLOURS["pgd" if name.startswith("saddlepoint") else "fgsm"],
+                    alpha=0.55 if name.endswith("our network") else 1,
+                    error_kw={"elinewidth": 0.8},
+                )
+            axis.set_title(case)
+            axis.set_yticks(range(len(contenders)), contenders)
+            axis.set_xlim(left=0)
+            axis.xaxis.set_major_locator(MaxNLocator(3))
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes[0, 0].invert_yaxis()  # shared: ours above
+        for axis in axes.flat[len(cases) :]:
+            axis.set_visible(False)
+        figure.supxlabel("image-steps a second; whiskers: slowest and fastest repeat", fontsize=9)
+    return figure
 
 
 def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtime: Runtime) -> Table:
@@ -357,7 +405,13 @@ def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtim
         for (operation, shapes), spent in operations.items()
     ]
     header = [f"{name}, ms a step", *spent_in]
-    return Table(f"Where the time of a PGD step goes: {name}, {machine(runtime)}", header, rows, records, notes)
+    return Table(
+        f"Where the time of a PGD step goes: {name}, {machine(runtime)}",
+        header,
+        [[*map(Cell, row)] for row in rows],
+        notes,
+        records,
+    )
 
 
 def trainer_overhead(repeats: int, runtime: Runtime) -> dict[str, Any]:

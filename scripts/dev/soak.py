@@ -36,7 +36,7 @@ from saddlepoint.cli import entry
 from saddlepoint.data import load
 from saddlepoint.losses import CrossEntropy, Loss, Margin
 from saddlepoint.models import CNN
-from saddlepoint.report.table import Table
+from saddlepoint.report.table import Cell, Table
 from saddlepoint.results import Unfinished, read_json, write_json
 from saddlepoint.runs import build
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
@@ -225,7 +225,7 @@ def table(found: dict[str, Any]) -> Table:
     told = found["examples"]
     rows.append(["adversarial examples verified", f"{told['verified']:,}", f"{told['outside']} outside"])
     note = f"{found['date']}, {found['machine']}, in {found['seconds'] / 60:.0f} minutes."
-    return Table("Soak", ["What", "How many", "Result"], rows, [], [note])
+    return Table("Soak", ["What", "How many", "Result"], [[*map(Cell, row)] for row in rows], [note])
 
 
 @entry("soak")

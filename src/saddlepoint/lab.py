@@ -17,9 +17,10 @@ from saddlepoint.attacks import PGD, Attack
 from saddlepoint.data import Data, Split, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.evaluation.autoattack import AutoAttack
+from saddlepoint.evaluation.result import Accuracy, Result
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.report.folder import Report, for_any_script
-from saddlepoint.results import Result, canonical
+from saddlepoint.results import canonical
 from saddlepoint.runs import (
     Run,
     build,
@@ -85,10 +86,10 @@ class Lab:
         return data
 
     @cached_property
-    def _own_data(self) -> dict[str, str]:
+    def _own_data(self) -> str | None:
         """What tells data of somebody's own from others at the same place; published ones are known by their name."""
         path = self.cfg.dataset.data.get("path")
-        return {} if path is None else {"data_sha256": fingerprint(path)}
+        return None if path is None else fingerprint(path)
 
     @cached_property
     def total(self) -> int:
@@ -170,7 +171,7 @@ class Lab:
 
     def measure(
         self, of: Sequence[Subject], name: str, source: Subject | None = None, examples: int | None = None
-    ) -> list[Result]:
+    ) -> list[Result[Accuracy]]:
         """The accuracy of each under an attack, by its name. The slowest see only the first `report.at_most` images.
 
         A network that is the source itself is left out; it is an InputError if there is no other.
@@ -187,7 +188,7 @@ class Lab:
 
     def accuracy(
         self, subject: Subject, name: str, attack: Attack | None, split: Split, source: Subject | None = None
-    ) -> Result:
+    ) -> Result[Accuracy]:
         """The accuracy on a part of the test images, with the batch size and the seed of the settings."""
         settings = self.cfg.evaluation
         if settings.precision not in PRECISIONS:
@@ -231,9 +232,6 @@ class Lab:
             and key.split(".")[0] not in ("logger", "runtime")
         ]
         return Report(self.folder, self.command, build(self.cfg.logger.tracker), definition, kept)
-
-    def next_command(self, script: str, *settings: str) -> str:
-        return next_command(script, *settings)
 
     def _refuse_choices(self) -> None:
         """Raises InputError where a script is told to choose runs in train.py's way, or in none."""

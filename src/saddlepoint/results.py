@@ -1,7 +1,7 @@
 """Results as files: one JSON for each (checkpoint, measurement), arrays in an .npz beside it. No torch here.
 
 A result holds what was measured and everything it depends on. `key` is that dependence: a measurement is
-repeated only when the key has changed.
+repeated only when the key has changed. evaluation/result.py says what stands in one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ import numpy as np
 
 from saddlepoint.errors import InputError
 
-Result = dict[str, Any]
-
 
 def write_atomically(path: Path, content: bytes) -> None:
     """The whole content or nothing: to a new file, flushed to the disk, and renamed."""
@@ -46,11 +44,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from None
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Rows whose keys become the header; one that lacks a key is empty there."""
     rows = list(rows)
     text = io.StringIO()
@@ -112,7 +110,7 @@ def as_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def canonical(value: Any) -> Any:
+def canonical(value: object) -> object:
     """Plain data with every number, written 0.25, 2.5e-1 or 4/16, as the same float."""
     if isinstance(value, Mapping):
         return {str(key): canonical(each) for key, each in value.items()}
@@ -124,13 +122,15 @@ def canonical(value: Any) -> Any:
     return value if number is None else number
 
 
-def digest(value: Mapping[str, Any], digits: int = 6) -> str:
+def digest(value: Mapping[str, object], digits: int = 6) -> str:
     """The first hexadecimal digits of the SHA-256 of plain data, the same however numbers are written."""
     text = json.dumps(canonical(value), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
-def measured(path: Path, key: Mapping[str, Any], measure: Callable[[], Result], write: bool = True) -> Result:
+def measured(
+    path: Path, key: Mapping[str, object], measure: Callable[[], Mapping[str, object]], write: bool = True
+) -> dict[str, Any]:
     """The result at `path`, else measure it and, unless told otherwise, write it there.
 
     Raises InputError if the file there was changed since it was written, or answers another key.
@@ -159,7 +159,7 @@ class Unfinished:
 
     interval = 60  # seconds between two writes, so that short measurements make no file
 
-    def __init__(self, path: Path, key: Mapping[str, Any], rank: int = 0) -> None:
+    def __init__(self, path: Path, key: Mapping[str, object], rank: int = 0) -> None:
         self.path, self.key = path, json.loads(json.dumps(key))
         self.own = path.with_name(f"{path.stem}.unfinished-{rank}.json")
         self.begun = self.saved = time.monotonic()
@@ -178,7 +178,7 @@ class Unfinished:
         self.earlier = max((each["seconds"] for each in found), default=0.0)
         return {name: part for each in found for name, part in each["parts"].items()}
 
-    def keep(self, parts: Mapping[str, Any]) -> bool:
+    def keep(self, parts: Mapping[str, object]) -> bool:
         """Write them, if the last time is long enough ago. Returns whether it was."""
         now = time.monotonic()
         if now - self.saved < self.interval:

@@ -50,6 +50,11 @@ def test_each_sign_is_seen(changes: dict[str, Any], sign: str) -> None:
     assert suspicious(**changes) == [sign]
 
 
+def test_without_a_copy_there_is_no_black_box() -> None:
+    names = [check.name for check in judge(**SOUND)]
+    assert [check.name for check in judge(**SOUND | {"black_box": None})] == [n for n in names if n != "black box"]
+
+
 class Masked(nn.Module):
     """Bright or dark, told from pixels in eight steps: no gradient, and no robustness either."""
 

@@ -156,7 +156,7 @@ def test_segments_of_a_linear_model_are_as_known() -> None:
     """Every maximum is the same corner: the loss is flat on the way, and every perturbation is along the gradient."""
     attack = PGD(Threat("linf", 0.1), steps=20, step_size=0.02)
     x, y = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])
-    found = segments(Linear(0.3), x, y, attack, starts=6, points=5)
+    between, found = segments(Linear(0.3), x, y, attack, starts=6, points=5)
     assert {name: array.shape for name, array in found.items()} == {
         "losses": (2, 3, 5),
         "random": (2, 6),
@@ -166,6 +166,9 @@ def test_segments_of_a_linear_model_are_as_known() -> None:
     for example, total in enumerate((0.3 * 16 * 0.6, -0.3 * 16 * 0.4)):
         np.testing.assert_allclose(found["losses"][example], np.log1p(np.exp(total)), rtol=1e-5)
     np.testing.assert_allclose(found["cosines"], 1, rtol=1e-5)
+    assert (between.highest_at_an_end, between.negative_cosines) == (1, 0)
+    means = (between.ends, between.middle, between.random, between.cosine)
+    assert means == pytest.approx((*[found["losses"].mean()] * 2, found["random"].mean(), 1))
     assert (found["random"] < found["losses"][:, 0, :1]).all()
 
 

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from saddlepoint.evaluation.result import Accuracy, F, Key, Result, RunName
 from saddlepoint.report.charts import Chart, Image, Panel, Series
-from saddlepoint.report.tables import Table, accuracy_table
+from saddlepoint.report.table import Cell, Table
+from saddlepoint.report.tables import accuracy_numbers, accuracy_table
 from saddlepoint.results import interval, write_atomically, write_json
 
+WIDE_PGD = RunName("mnist", "wide", "pgd", "paper", "0")
 PLANTED = '</script><script>document.title = "planted"</script><img src=x onerror="document.title = \'planted\'">'
 
 
-def result(training: str, model: str, measurement: str, accuracy: float) -> dict[str, Any]:
-    attack = None if measurement == "natural" else {"norm": "linf", "eps": "0.3"}
-    return {
-        "key": {"measurement": measurement, "attack": attack, "examples": 10000, "of": 10000, "checkpoint": "last"},
-        "run": {"training": training, "model": model, "seed": 0},
-        "accuracy": accuracy,
-        "interval": list(interval(round(10000 * accuracy), 10000)),
-        "train_loss": 0.138,
-        "command": "python scripts/accuracy_table.py dataset=mnist recipe=fast",
-        "file": f"{model}-{training}-fast/seed0/results/last-{measurement}.json",
-    }
+def measurement(found: F, name: str = "x", run: RunName = WIDE_PGD, **key: Any) -> Result[F]:
+    """A result that was measured of a run."""
+    return Result(
+        key=Key(name, **{"checkpoint": "last", "examples": 10000, "of": 10000} | key),
+        found=found,
+        seconds=1.0,
+        run=run,
+        train_loss=0.5,
+        command=f"python scripts/accuracy_table.py seed={run.seed}",
+        provenance={},
+        file=f"{run.model}-{run.training}/seed{run.seed}/results/last-{name}.json",
+    )
+
+
+def result(training: str, model: str, name: str, accuracy: float) -> Result[Accuracy]:
+    attack = {} if name == "natural" else {"norm": "linf", "eps": "0.3"}
+    found = Accuracy(accuracy, interval(round(10000 * accuracy), 10000), "", 0.5)
+    return dataclasses.replace(
+        measurement(found, name, RunName("mnist", model, training, "fast", "0"), attack=attack),
+        train_loss=0.138,
+        command="python scripts/accuracy_table.py dataset=mnist recipe=fast",
+        file=f"{model}-{training}-fast/seed0/results/last-{name}.json",
+    )
 
 
 def accuracy() -> Table:
@@ -35,17 +51,14 @@ def accuracy() -> Table:
         ("pgd", "wide"): (0.9891, 0.9576, 0.9395),
     }
     names = ("natural", "fgsm", "pgd")
-    return accuracy_table(
-        [
-            result(training, model, name, value)
-            for (training, model), values in measured.items()
-            for name, value in zip(names, values, strict=True)
-        ],
-        dataset="mnist",
-        measurements=names,
-        models=["simple", "wide"],
-        trainings=["standard", "fgsm", "pgd"],
-    )
+    found = {
+        (training, model, name): [result(training, model, name, values[place])] if values else []
+        for training in ("standard", "fgsm", "pgd")
+        for model in ("simple", "wide")
+        for values in (measured.get((training, model)),)
+        for place, name in enumerate(names)
+    }
+    return accuracy_table(accuracy_numbers(found, dataset="mnist"), dataset="mnist")
 
 
 def curves() -> Chart:
@@ -106,19 +119,16 @@ def write_report(folder: Path) -> None:
     """All of it, but for the page."""
     write_json(folder / "report.json", {"overrides": ["dataset=mnist", "recipe=fast"]})
     accuracy().write(folder / "tables", "accuracy")
+    record = {"value": 1.5, "command": f"command {PLANTED}", "files": f"a/b.json; {PLANTED}.json", f"key {PLANTED}": 1}
     planted = Table(
         f"title {PLANTED}",
         ["Network", f"header {PLANTED}"],
-        [[f"row {PLANTED}", f"cell {PLANTED}"]],
-        [{"value": 1.5, "command": f"command {PLANTED}", "files": f"a/b.json; {PLANTED}.json", f"key {PLANTED}": 1}],
+        [[Cell(f"row {PLANTED}"), Cell(f"cell {PLANTED}", "ours", record)]],
         [f"note {PLANTED}"],
-        [(0, 1)],
     )
     planted.write(folder / "tables", "accuracy-first1000")
-    wide = [[str(k), *["86.0 (85.1–86.9)"] * 12] for k in range(4)]
-    Table("Transfer", ["Target", *(f"source {k}" for k in range(12))], wide, []).write(
-        folder / "tables", "transfer_pgd"
-    )
+    wide = [[Cell(str(k)), *[Cell("86.0 (85.1–86.9)")] * 12] for k in range(4)]
+    Table("Transfer", ["Target", *(f"source {k}" for k in range(12))], wide).write(folder / "tables", "transfer_pgd")
     charts = {
         "capacity": curves(),
         "filters": filters(),

@@ -9,11 +9,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.container import BarContainer
+from sample_report import measurement, result
 
+from saddlepoint.evaluation.result import Curve
 from saddlepoint.report import figures
 from saddlepoint.report.charts import Chart, Panel, Series
 from saddlepoint.report.figures import COLOURS, loss_histograms, loss_trajectories
 from saddlepoint.report.plots import figure
+from saddlepoint.report.tables import Number
+from saddlepoint.results import interval
 
 EXAMPLES, STARTS, STEPS = 3, 5, 8
 RANDOM = np.random.default_rng(0)
@@ -101,31 +105,30 @@ def series(chart: Chart) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def test_capacity_shows_ours_and_the_papers() -> None:
-    def record(model: str, value: float | None, paper: float) -> dict[str, object]:
-        cell = {"low": None, "high": None, "sd": 0.5, "paper": paper, "value": value}
-        return {"training": "pgd", "model": model, "measurement": "pgd", **cell}
-
-    records = [record("simple", 80.0, 11.35), record("wide", 94.0, 93.2), record("capacity4", None, 87.5)]
-    chart = figures.capacity(records, {"simple": 1, "capacity4": 4, "wide": 16}, "mnist")
+    cells = {"simple": ((0.795, 0.805), 11.35), "wide": ((0.935, 0.945), 93.2), "capacity4": ((), 87.5)}
+    numbers = {
+        ("pgd", model, "pgd"): Number([result("pgd", model, "pgd", accuracy) for accuracy in accuracies], paper)
+        for model, (accuracies, paper) in cells.items()
+    }
+    chart = figures.capacity(numbers, {"simple": 1, "capacity4": 4, "wide": 16}, "mnist")
     assert series(chart) == {
-        "PGD training: PGD": ([1, 16], [80, 94]),
+        "PGD training: PGD": ([1, 16], pytest.approx([80, 94])),
         "PGD training: PGD, paper": ([1, 4, 16], [11.35, 87.5, 93.2]),
     }
     ours = chart.rows[0][0].series[0]
-    assert ours.low is not None and list(ours.low) == [79.5, 93.5]
+    spread = 0.5 * 2**0.5
+    assert ours.low is not None and list(ours.low) == pytest.approx([80 - spread, 94 - spread])
     chart.draw()
 
 
 def test_a_loss_of_one_seed_has_no_bar() -> None:
-    one = {"training": "pgd", "model": "simple", "sd": None, "paper": None}
-    records = [
-        {**one, "measurement": "pgd", "value": 80.0, "low": 79.0, "high": 81.0},
-        {**one, "measurement": "train_loss", "value": 0.5, "low": None, "high": None},
-    ]
-    chart = figures.capacity(records, {"simple": 1}, "mnist")
+    found = [result("pgd", "simple", "pgd", 0.8)]
+    numbers = {("pgd", "simple", "pgd"): Number(found), ("pgd", "simple", "train_loss"): Number(found, is_loss=True)}
+    chart = figures.capacity(numbers, {"simple": 1}, "mnist")
     accuracy, loss = (panel.series[0] for panel in chart.rows[0])
-    assert (accuracy.low, accuracy.high) == ([79.0], [81.0])
-    assert (loss.low, loss.high) == ([None], [None])
+    low, high = interval(8000, 10000)
+    assert (accuracy.low, accuracy.high) == (pytest.approx((100 * low,)), pytest.approx((100 * high,)))
+    assert (loss.low, loss.high) == ((None,), (None,))
     chart.draw()
     (drawn,) = figure(json.loads(chart.as_json()))["rows"][0][1]["plot"]["data"]
     assert drawn["error_y"]["array"] == [None]
@@ -149,23 +152,13 @@ def test_overfitting_has_both_accuracies_in_percent() -> None:
 
 
 def test_epsilon_reads_fractions() -> None:
-    measured = {
-        "key": {"norm": "linf", "attack": "pgd", "eps": ["0", "8/255"]},
-        "run": {"training": "pgd"},
-        "accuracies": [0.9, 0.45],
-        "intervals": [[0.8, 1.0], [0.4, 0.5]],
-    }
+    measured = measurement(Curve([0.9, 0.45], [[0.8, 1.0], [0.4, 0.5]]), norm="linf", attack="pgd", eps=["0", "8/255"])
     ((x, y),) = series(figures.epsilon([measured], "cifar10")).values()
     assert x == [0, 8 / 255] and y == [90, 45]
 
 
 def test_the_papers_gradient_free_attack_has_its_own_name() -> None:
-    measured = {
-        "key": {"norm": "l2", "attack": "square", "eps": ["2"]},
-        "run": {"training": "pgd"},
-        "accuracies": [0.4],
-        "intervals": [[0.36, 0.44]],
-    }
+    measured = measurement(Curve([0.4], [[0.36, 0.44]]), norm="l2", attack="square", eps=["2"])
     (row,) = figures.epsilon([measured], "mnist").rows
     ours, paper = row[0].series
     assert (ours.name, paper.name) == ("Square (no gradient)", "Decision-boundary attack, paper")

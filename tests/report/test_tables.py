@@ -1,17 +1,31 @@
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sample_report import measurement
 
-from saddlepoint.report.table import NAMES, Table, published
+from saddlepoint.evaluation.result import (
+    Accuracy,
+    Between,
+    Check,
+    Curve,
+    Diagnosis,
+    Geometry,
+    Learned,
+    Maxima,
+    Result,
+    RunName,
+)
+from saddlepoint.report.table import NAMES, Cell, Table, published
 from saddlepoint.report.tables import (
+    accuracy_numbers,
     accuracy_table,
     adversaries_table,
-    cost_table,
     diagnostics_table,
     epsilon_table,
     filters_table,
@@ -22,45 +36,40 @@ from saddlepoint.report.tables import (
 from saddlepoint.results import interval, read_csv, read_json
 
 MEASUREMENTS = ("natural", "fgsm", "pgd")
+MODELS = ("simple", "wide")
 
 
 def result(
-    training: str, model: str, measurement: str, accuracy: float, train_loss: float = 0.5, seed: int = 0, **key: Any
-) -> dict[str, Any]:
-    attack = None if measurement == "natural" else {"norm": "linf", "eps": "8/255"}
-    made = {"measurement": measurement, "attack": attack, "examples": 10000, "of": 10000, "checkpoint": "last", **key}
-    return {
-        "key": made,
-        "run": {"training": training, "model": model, "seed": seed},
-        "accuracy": accuracy,
-        "interval": list(interval(round(accuracy * made["examples"]), made["examples"])),
-        "train_loss": train_loss,
-        "command": f"python scripts/accuracy_table.py seed={seed}",
-        "file": f"{model}-{training}/seed{seed}/results/last-{measurement}.json",
-    }
+    training: str, model: str, name: str, accuracy: float, train_loss: float = 0.5, seed: int = 0, **key: Any
+) -> Result[Accuracy]:
+    attack = {} if name == "natural" else {"norm": "linf", "eps": "8/255"}
+    examples = key.get("examples", 10000)
+    found = Accuracy(accuracy, interval(round(accuracy * examples), examples), "", 0.5)
+    run = RunName("cifar10", model, training, "paper", str(seed))
+    return dataclasses.replace(measurement(found, name, run, **{"attack": attack} | key), train_loss=train_loss)
 
 
-def table(results: Sequence[dict[str, Any]], dataset: str = "cifar10", **changes: Any) -> Table:
-    settings: dict[str, Any] = {
-        "dataset": dataset,
-        "measurements": MEASUREMENTS,
-        "models": ["simple", "wide"],
-        "trainings": ["standard", "pgd"],
-    }
-    return accuracy_table(results, **settings | changes)
+def table(results: Sequence[Result[Accuracy]], dataset: str = "cifar10") -> Table:
+    places = [(training, model, name) for training in ("standard", "pgd") for model in MODELS for name in MEASUREMENTS]
+    found = {place: [each for each in results if place_of(each) == place] for place in places}
+    return accuracy_table(accuracy_numbers(found, dataset=dataset), dataset=dataset)
+
+
+def place_of(result: Result[Accuracy]) -> tuple[str, str, str]:
+    return result.run.training, result.run.model, result.key.measurement
 
 
 @pytest.fixture
-def wide_pgd() -> list[dict[str, Any]]:
+def wide_pgd() -> list[Result[Accuracy]]:
     accuracies = zip(MEASUREMENTS, (0.868, 0.5609, 0.46), strict=True)
-    return [result("pgd", "wide", measurement, accuracy, 0.0318) for measurement, accuracy in accuracies]
+    return [result("pgd", "wide", name, accuracy, 0.0318) for name, accuracy in accuracies]
 
 
 def rows_by_name(made: Table) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in made.rows}
 
 
-def test_cells_without_a_result_say_not_run(wide_pgd: list[dict[str, Any]]) -> None:
+def test_cells_without_a_result_say_not_run(wide_pgd: list[Result[Accuracy]]) -> None:
     made = table(wide_pgd)
     assert made.header == ["Accuracy in %", "Standard simple", "Standard wide", "PGD simple", "PGD wide"]
     for name in ("Natural", "FGSM", "PGD", "Training loss"):
@@ -70,7 +79,7 @@ def test_cells_without_a_result_say_not_run(wide_pgd: list[dict[str, Any]]) -> N
         assert rows_by_name(made)[name][:3] == [""] * 3
 
 
-def test_cifar10_has_the_papers_numbers_and_the_differences(wide_pgd: list[dict[str, Any]]) -> None:
+def test_cifar10_has_the_papers_numbers_and_the_differences(wide_pgd: list[Result[Accuracy]]) -> None:
     rows = rows_by_name(table(wide_pgd))
     assert rows["Natural, paper"] == ["92.7", "95.2", "79.4", "87.3"]
     assert rows["PGD, paper"] == ["0.8", "3.5", "43.7", "45.8"]
@@ -79,14 +88,14 @@ def test_cifar10_has_the_papers_numbers_and_the_differences(wide_pgd: list[dict[
     assert rows["Training loss, difference"][3] == "+0.01"
 
 
-def test_one_number_has_its_interval(wide_pgd: list[dict[str, Any]]) -> None:
+def test_one_number_has_its_interval(wide_pgd: list[Result[Accuracy]]) -> None:
     low, high = interval(4600, 10000)
     assert f"({100 * low:.1f}–{100 * high:.1f})" == "(45.0–47.0)"
     assert rows_by_name(table(wide_pgd))["PGD"][3] == "46.0 (45.0–47.0)"
     assert rows_by_name(table(wide_pgd))["Training loss"][3] == "0.0318"
 
 
-def test_the_interval_is_rounded_once(wide_pgd: list[dict[str, Any]]) -> None:
+def test_the_interval_is_rounded_once(wide_pgd: list[Result[Accuracy]]) -> None:
     assert f"{100 * interval(8680, 10000)[1]:.1f}" == "87.4"
     assert rows_by_name(table(wide_pgd))["Natural"][3] == "86.8 (86.1–87.4)"
 
@@ -108,9 +117,9 @@ def test_several_seeds_are_mean_and_deviation() -> None:
 
 def test_the_training_loss_is_the_mean_over_seeds_and_counted_once() -> None:
     results = [
-        result("pgd", "wide", measurement, 0.5, train_loss=loss, seed=seed)
+        result("pgd", "wide", name, 0.5, train_loss=loss, seed=seed)
         for seed, loss in enumerate((0.02, 0.04))
-        for measurement in MEASUREMENTS
+        for name in MEASUREMENTS
     ]
     made = table(results)
     assert rows_by_name(made)["Training loss"][3] == "0.03 ± 0.01"
@@ -123,7 +132,7 @@ def test_a_data_set_without_published_numbers_has_only_ours() -> None:
     assert not any(note.startswith("Paper") for note in made.notes)
 
 
-def test_notes_say_what_was_measured(wide_pgd: list[dict[str, Any]]) -> None:
+def test_notes_say_what_was_measured(wide_pgd: list[Result[Accuracy]]) -> None:
     assert "Paper: Figure 4, CIFAR10 panels a-d." in table(wide_pgd).notes
     assert not any("only" in note or "Checkpoint" in note for note in table(wide_pgd).notes)
     part = [result("pgd", "wide", "pgd", 0.5, examples=1000, checkpoint="best")]
@@ -133,15 +142,19 @@ def test_notes_say_what_was_measured(wide_pgd: list[dict[str, Any]]) -> None:
 
 def test_published_numbers_are_the_papers() -> None:
     cifar10, mnist = published("cifar10", "accuracy"), published("mnist", "accuracy")
-    assert cifar10 is not None and mnist is not None
-    assert cifar10["cells"]["fgsm"]["wide"] == {"natural": 90.3, "fgsm": 95.1, "pgd": 0.0, "train_loss": 0.00557}
-    assert mnist["cells"]["pgd"]["simple"]["natural"] == 11.35
-    assert published("digits", "accuracy") is None
-    assert published("cifar10", "nothing") is None
+    found = {place[2]: value for place, value in cifar10.cells.items() if place[:2] == ("fgsm", "wide")}
+    assert found == {"natural": 90.3, "fgsm": 95.1, "pgd": 0.0, "train_loss": 0.00557}
+    assert mnist.cells["pgd", "simple", "natural"] == 11.35
+    for nothing in (published("digits", "accuracy"), published("cifar10", "nothing"), published("cifar10", None)):
+        assert nothing.source is None and not nothing.cells
 
 
 SMALL = Table(
-    "a & b", ["Accuracy in %", "x_1"], [["PGD #1", "46.7 ± 2.1"], ["FGSM", "1.0 (0.5–2)"]], [{"value": 1}], ["100%"]
+    "a & b",
+    ["Accuracy in %", "x_1"],
+    [[Cell("PGD #1"), Cell("46.7 ± 2.1")], [Cell("FGSM"), Cell("1.0 (0.5–2)")]],
+    ["100%"],
+    [{"value": 1}],
 )
 
 
@@ -186,7 +199,7 @@ def test_the_terminals_columns_are_aligned() -> None:
     ]
 
 
-def test_records_come_back_from_the_csv(tmp_path: Path, wide_pgd: list[dict[str, Any]]) -> None:
+def test_records_come_back_from_the_csv(tmp_path: Path, wide_pgd: list[Result[Accuracy]]) -> None:
     made = table(wide_pgd)
     paths = made.write(tmp_path / "tables", "accuracy")
     assert [path.name for path in paths] == ["accuracy.md", "accuracy.tex", "accuracy.csv", "accuracy.json"]
@@ -204,7 +217,7 @@ def test_records_come_back_from_the_csv(tmp_path: Path, wide_pgd: list[dict[str,
     assert cell["command"] == "python scripts/accuracy_table.py seed=0"
 
 
-def test_each_record_is_behind_its_cell(tmp_path: Path, wide_pgd: list[dict[str, Any]]) -> None:
+def test_each_record_is_behind_its_cell(tmp_path: Path, wide_pgd: list[Result[Accuracy]]) -> None:
     made = table(wide_pgd)
     stored = read_json(made.write(tmp_path, "accuracy")[3])
     assert (stored["header"], stored["rows"], stored["notes"]) == (made.header, made.rows, made.notes)
@@ -217,30 +230,24 @@ def test_each_record_is_behind_its_cell(tmp_path: Path, wide_pgd: list[dict[str,
     assert "wide-pgd/seed0/results/last-pgd.json" in files
 
 
-def test_the_same_results_make_the_same_bytes(tmp_path: Path, wide_pgd: list[dict[str, Any]]) -> None:
+def test_a_table_reads_back_with_what_its_cells_are(tmp_path: Path, wide_pgd: list[Result[Accuracy]]) -> None:
+    made = table(wide_pgd)
+    assert Table.read(read_json(made.write(tmp_path, "accuracy")[3])).cells == made.cells
+    kinds = {row[0].text: [cell.kind for cell in row] for row in made.cells}
+    assert kinds["PGD"] == ["text", "missing", "missing", "missing", "ours"]
+    assert set(kinds["PGD, paper"]) == set(kinds["PGD, difference"]) == {"beside"}
+    assert Table.read(read_json(SMALL.write(tmp_path, "small")[3])) == SMALL
+
+
+def test_the_same_results_make_the_same_bytes(tmp_path: Path, wide_pgd: list[Result[Accuracy]]) -> None:
     first, again = table(wide_pgd).write(tmp_path / "1", "a"), table(wide_pgd).write(tmp_path / "2", "a")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
 
 
 def test_the_geometry_table_has_a_row_for_each_image() -> None:
-    geometry = {
-        "distance_mean": 1.234,
-        "distance_sd": 0.056,
-        "random_distance": 1.3,
-        "angle_mean": 88.6,
-        "angle_sd": 3.2,
-    }
-    measured = {
-        "key": {"starts": 100, "image": 0},
-        "run": {"training": "pgd", "model": "wide"},
-        "loss_median": 0.12345,
-        "geometry": geometry,
-        "command": "python scripts/loss_histograms.py",
-        "file": "wide-pgd/seed0/results/last-maxima.json",
-    }
-    other = {**measured, "key": {"starts": 100, "image": 1}, "loss_median": 2.0}
-    other["geometry"] = {**geometry, "angle_mean": 45.0}
-    made = geometry_table([measured, other], dataset="mnist")
+    found = [Maxima(loss, Geometry(1.234, 0.056, 1.3, angle, 3.2)) for loss, angle in ((0.12345, 88.6), (2.0, 45.0))]
+    results = [measurement(each, image=image, starts=100) for image, each in enumerate(found)]
+    made = geometry_table(results, dataset="mnist")
     assert made.rows == [
         ["PGD wide, image 0", "0.123", "1.23 ± 0.06", "1.30", "89 ± 3"],
         ["PGD wide, image 1", "2", "1.23 ± 0.06", "1.30", "45 ± 3"],
@@ -249,10 +256,9 @@ def test_the_geometry_table_has_a_row_for_each_image() -> None:
     assert (made.records[1]["angle_mean"], made.records[1]["starts"]) == (45.0, 100)
 
 
-def under(attack: str, accuracy: float, **key: Any) -> dict[str, Any]:
-    made = result("pgd", "wide", attack, accuracy, **key)
-    made["key"]["attack"] = None if attack == "natural" else {"norm": "linf", "eps": "0.3", "steps": 40, "restarts": 1}
-    return made
+def under(attack: str, accuracy: float, **key: Any) -> Result[Accuracy]:
+    described = {} if attack == "natural" else {"norm": "linf", "eps": "0.3", "steps": 40, "restarts": 1}
+    return result("pgd", "wide", attack, accuracy, attack=described, **key)
 
 
 def test_adversaries_are_beside_table_1() -> None:
@@ -294,17 +300,21 @@ def test_several_seeds_are_a_mean_with_its_deviation() -> None:
     made = adversaries_table([("pgd", "A", found), ("fgsm", "A_prime", found[:1])], dataset="mnist", network="x")
     assert [row[4] for row in made.rows] == ["93.0 ± 1.4", "94.0 (93.5–94.4)"]
     assert "Mean ± standard deviation over 2 seeds; of one seed, in brackets, the 95% interval." in made.notes[0]
-    assert len(made.records[0]["files"].split("; ")) == 2
+    assert made.records[0]["files"] == "; ".join(["wide-pgd/seed0/results/last-pgd.json"] * 2)
     grid = grid_table({("pgd wide", "pgd"): found}, dataset="mnist", title="t", sides=("network", "attack"), notes=[])
     assert grid.rows == [["pgd wide", "93.0 ± 1.4"]]
     assert grid.notes == ["Mean ± standard deviation over 2 seeds."]
 
 
-def test_an_attack_that_is_blind_or_short_is_named_under_the_table(wide_pgd: list[dict[str, Any]]) -> None:
-    natural, fgsm, pgd = wide_pgd
-    natural["no_gradient"], fgsm["no_gradient"], pgd["no_gradient"] = None, 0.01, 0.0123
-    pgd["key"]["attack"]["reach"] = "0.02"
-    other = {**result("pgd", "wide", "pgd", 0.4, seed=1), "no_gradient": 0.0456}
+def test_an_attack_that_is_blind_or_short_is_named_under_the_table(wide_pgd: list[Result[Accuracy]]) -> None:
+    def blind(result: Result[Accuracy], share: float) -> Result[Accuracy]:
+        return dataclasses.replace(result, found=dataclasses.replace(result.found, no_gradient=share))
+
+    short = {"norm": "linf", "eps": "8/255", "reach": "0.02"}
+    natural, fgsm = wide_pgd[0], blind(wide_pgd[1], 0.01)
+    pgd = blind(result("pgd", "wide", "pgd", 0.46, 0.0318, attack=short), 0.0123)
+    seen = result("pgd", "wide", "pgd", 0.4, seed=1)  # as of a result from before the share was kept
+    other = blind(seen, 0.0456)
     said = [
         "No gradient at the start, so that the accuracy may be too high: 4.6% of images (PGD of PGD wide).",
         "The steps together are shorter than the threat: 0.02 of eps 8/255 (PGD).",
@@ -313,8 +323,7 @@ def test_an_attack_that_is_blind_or_short_is_named_under_the_table(wide_pgd: lis
     cells = {("pgd wide", "fgsm"): [fgsm], ("pgd wide", "pgd"): [other, pgd]}
     grid = grid_table(cells, dataset="mnist", title="t", sides=("network", "attack"), notes=[])
     assert grid.notes[-2:] == said
-    del other["no_gradient"]  # of a result from before it was kept
-    assert not set(said) & set(table([natural, fgsm, other]).notes)
+    assert not set(said) & set(table([natural, fgsm, seen]).notes)
 
 
 def test_a_column_on_a_part_says_so_where_others_are_whole() -> None:
@@ -357,17 +366,16 @@ def test_the_transfer_grid_has_the_papers_rows_as_targets() -> None:
 
 def test_tables_3_to_5_are_the_papers() -> None:
     fgsm, pgd, white = (published("cifar10", item) for item in ("transfer_fgsm", "transfer_pgd_7", "white_box"))
-    assert fgsm and pgd and white
     # The check that says which side is the source: Table 2's A' and A_nat rows.
-    assert (fgsm["cells"]["pgd wide"]["pgd wide"], fgsm["cells"]["pgd wide"]["standard wide"]) == (67.0, 85.6)
-    assert (pgd["cells"]["pgd wide"]["pgd wide"], pgd["cells"]["pgd wide"]["standard wide"]) == (64.2, 86.0)
-    assert white["cells"]["pgd simple"] == {"natural": 79.4, "fgsm": 51.7, "fgsm_rs": 55.9, "pgd_7": 47.1, "pgd": 43.7}
+    assert (fgsm.cells["pgd wide", "pgd wide"], fgsm.cells["pgd wide", "standard wide"]) == (67.0, 85.6)
+    assert (pgd.cells["pgd wide", "pgd wide"], pgd.cells["pgd wide", "standard wide"]) == (64.2, 86.0)
+    row = {attack: value for (network, attack), value in white.cells.items() if network == "pgd simple"}
+    assert row == {"natural": 79.4, "fgsm": 51.7, "fgsm_rs": 55.9, "pgd_7": 47.1, "pgd": 43.7}
 
 
 def test_epsilon_rows_are_networks_and_attacks() -> None:
-    measured = under("epsilon-linf-square", 0)
-    measured["key"] |= {"norm": "linf", "attack": "square", "eps": ["0", "0.3"]}
-    measured |= {"accuracies": [0.99, 0.5], "intervals": [[0.98, 1.0], [0.4, 0.6]]}
+    curve = Curve([0.99, 0.5], [[0.98, 1.0], [0.4, 0.6]])
+    measured = measurement(curve, "epsilon-linf-square", norm="linf", attack="square", eps=["0", "0.3"])
     made = epsilon_table([measured], dataset="mnist")
     assert made.header == ["Training, attack", "0", "0.3"]
     assert made.rows == [["PGD, Square (no gradient)", "99.0 (98.8)", "50.0 (98)"]]
@@ -375,43 +383,20 @@ def test_epsilon_rows_are_networks_and_attacks() -> None:
 
 
 def test_segments_and_filters_in_words() -> None:
-    measured = {"run": {"training": "pgd", "model": "wide"}, "command": "c", "file": "f"}
-    between = {
-        "ends": 2.0,
-        "middle": 1.5,
-        "random": 0.1,
-        "highest_at_an_end": 0.9,
-        "cosine": 0.25,
-        "negative_cosines": 0.1,
-    }
-    assert segments_table([measured | between], dataset="x").rows == [
-        ["PGD wide", "2", "1.5", "0.1", "90%", "0.250", "10%"]
-    ]
-    layers = {"filters": 32, "alive": 5, "single_weight": 3, "bias_low": 0.05, "bias_high": 0.175}
-    assert filters_table([measured | layers], dataset="x").rows == [["PGD wide", "5 of 32", "3 of 5", "0.050 to 0.175"]]
+    between = measurement(Between(2.0, 1.5, 0.1, highest_at_an_end=0.9, cosine=0.25, negative_cosines=0.1))
+    assert segments_table([between], dataset="x").rows == [["PGD wide", "2", "1.5", "0.1", "90%", "0.250", "10%"]]
+    learned = measurement(Learned(filters=32, alive=5, single_weight=3, bias_low=0.05, bias_high=0.175))
+    assert filters_table([learned], dataset="x").rows == [["PGD wide", "5 of 32", "3 of 5", "0.050 to 0.175"]]
 
 
 def test_diagnostics_say_pass_or_suspicious() -> None:
-    check = {"name": "more steps", "expected": "no weaker", "numbers": {"steps 5": 0.5, "steps 20": 0.25}}
-    found = {"pgd wide": [check | {"passed": True}], "fgsm wide": [check | {"passed": False}]}
+    check = Check("more steps", "no weaker", {"steps 5": 0.5, "steps 20": 0.25}, passed=True)
+    found = {
+        "pgd wide": Diagnosis([check], "c", ["f", "g"]),
+        "fgsm wide": Diagnosis([dataclasses.replace(check, passed=False)], "c", ["f"]),
+    }
     made = diagnostics_table(found, dataset="x", notes=["n"])
     assert made.rows == [
         ["pgd wide: more steps", "no weaker", "steps 5: 50.0%, steps 20: 25.0%", "pass"],
         ["fgsm wide: more steps", "no weaker", "steps 5: 50.0%, steps 20: 25.0%", "suspicious"],
     ]
-
-
-def test_cost_table_puts_a_second_recipe_beside_the_first() -> None:
-    def cost(training: str, recipe: str, hours: float) -> dict[str, Any]:
-        made = {"training": training, "model": "wide", "recipe": recipe, "hours": hours, "epochs": 208.98}
-        speed = {"images_per_second": 1234.56, "minutes_per_epoch": 0.66, "peak_memory_mib": 2031, "batch_size": 128}
-        return {**made, **speed, "precision": "bfloat16", "device": "CPU", "torch": "2", "steps_timed": int(hours)}
-
-    found = [cost("standard", "fast", 2), cost("standard", "paper", 5), cost("pgd", "fast", 4), cost("pgd", "paper", 6)]
-    made = cost_table(found, dataset="cifar10")
-    assert made.rows[0] == ["Standard wide, fast", "bfloat16", "1,234.6", "0.66", "209.0", "2.00", "", "2,031"]
-    assert [row[6] for row in made.rows] == ["", "2.5x", "", "1.5x"]
-    assert made.header[6] == "Against fast"
-    assert made.at == [(row, 5) for row in range(4)]
-    assert made.records[1] == {**found[1], "times_the_first_recipe": 2.5}
-    assert "Timed over 2 to 6 steps" in made.notes[0]

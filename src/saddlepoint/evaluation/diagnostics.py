@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -12,16 +11,7 @@ from torch import nn
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Split
 from saddlepoint.evaluation.landscape import input_gradient
-
-
-@dataclass(frozen=True)
-class Check:
-    """One sign: what was found, in numbers, and whether it is as it must be where nothing is masked."""
-
-    name: str
-    expected: str
-    numbers: Mapping[str, float]
-    passed: bool
+from saddlepoint.evaluation.result import Check
 
 
 def zero_gradients(model: nn.Module, split: Split, attack: PGD, batch_size: int = 500) -> float:
@@ -36,7 +26,7 @@ def judge(
     by_restarts: Mapping[int, float],
     by_eps: Mapping[float, float],
     at_full_range: float,
-    black_box: float,
+    black_box: float | None,
     gradient_free: float,
     zero: float,
     tolerance: float,
@@ -46,7 +36,7 @@ def judge(
     Args:
         by_steps, by_restarts, by_eps: accuracy under PGD by its number of steps, of restarts (from 1), and by eps.
         at_full_range: under PGD with eps the whole pixel range.
-        black_box: under PGD from an independent copy; it is held against PGD with one restart.
+        black_box: under PGD from an independent copy; it is held against PGD with one restart. None without a copy.
         gradient_free: under an attack that sees no gradient; it is held against PGD with the most restarts.
         zero: share of images without a gradient.
         tolerance: how far sampling alone may move an accuracy: half of its 95% interval.
@@ -59,19 +49,20 @@ def judge(
         return {f"{unit} {key:g}": value for key, value in values.items()}
 
     white_box, *_, strongest = by_restarts.values()
-    white, best = {"white box": white_box}, {"strongest white box": strongest}
+    transferred = []
+    if black_box is not None:
+        numbers = {"black box": black_box, "white box": white_box}
+        transferred = [Check("black box", "no stronger than white", numbers, black_box >= white_box - tolerance)]
     return [
         Check("more steps", "no weaker", named("steps", by_steps), falls(list(by_steps.values()))),
         Check("more restarts", "no weaker", named("restarts", by_restarts), falls(list(by_restarts.values()))),
         Check("larger eps", "no weaker", named("eps", by_eps), falls(list(by_eps.values()))),
         Check("eps is the pixel range", "no accuracy left", {"accuracy": at_full_range}, at_full_range <= tolerance),
-        Check(
-            "black box", "no stronger than white", {"black box": black_box, **white}, black_box >= white_box - tolerance
-        ),
+        *transferred,
         Check(
             "gradient-free attack",
             "no stronger than white",
-            {"gradient-free": gradient_free, **best},
+            {"gradient-free": gradient_free, "strongest white box": strongest},
             gradient_free >= strongest - tolerance,
         ),
         Check("zero gradients", "below 5% of images", {"share": zero}, zero < 0.05),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Split
+from saddlepoint.evaluation.result import Between, Geometry
 from saddlepoint.runtime import generator
 
 
@@ -35,20 +35,6 @@ def trajectories(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, starts: in
             path.append(loss_at(model, attack, x_adv, label))
             losses.append(torch.stack(path, 1))
     return torch.stack(losses).cpu().numpy()
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Of pairs of maxima around one example, the text after Figure 2; distances are Euclidean, angles in degrees.
-
-    `random_distance` is the same mean distance between random points of the threat, the text's yardstick.
-    """
-
-    distance_mean: float
-    distance_sd: float
-    random_distance: float
-    angle_mean: float
-    angle_sd: float
 
 
 def maxima(
@@ -101,10 +87,10 @@ def input_gradient(model: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tenso
 
 def segments(
     model: nn.Module, x: Tensor, y: Tensor, attack: PGD, starts: int, points: int = 21, seed: int = 0
-) -> dict[str, np.ndarray]:
+) -> tuple[Between, dict[str, np.ndarray]]:
     """What the text after Figure 2 says of two maxima and what lies between them, around each example.
 
-    Returns:
+    Returns means, and arrays:
         losses: (examples, starts // 2, points), along the straight line between two maxima, in pairs.
         random: (examples, starts), the loss at random points of the threat.
         cosines: (examples, starts), between the perturbation that reaches a maximum and the gradient at the image.
@@ -121,9 +107,20 @@ def segments(
         half = starts // 2
         found["losses"].append(along(model, attack, ends[:half], ends[half : 2 * half], label[:half], points))
         gradient = input_gradient(model, attack, x[example : example + 1], y[example : example + 1])
-        cosines = torch.cosine_similarity((ends - repeated).flatten(1), gradient, dim=1)
-        found["cosines"].append(cosines.numpy(force=True))
-    return {name: np.stack(arrays) for name, arrays in found.items()}
+        towards = torch.cosine_similarity((ends - repeated).flatten(1), gradient, dim=1)
+        found["cosines"].append(towards.numpy(force=True))
+    arrays = {name: np.stack(each) for name, each in found.items()}
+    losses, cosines = arrays["losses"], arrays["cosines"]
+    highest = np.maximum(losses[..., 0], losses[..., -1])
+    between = Between(
+        ends=float(losses[..., [0, -1]].mean()),
+        middle=float(losses[..., losses.shape[-1] // 2].mean()),
+        random=float(arrays["random"].mean()),
+        highest_at_an_end=float((losses.max(-1) <= highest * (1 + 1e-4)).mean()),
+        cosine=float(cosines.mean()),
+        negative_cosines=float((cosines < 0).mean()),
+    )
+    return between, arrays
 
 
 def directions(

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from saddlepoint.attacks import undisturbed
 from saddlepoint.errors import InputError
+from saddlepoint.evaluation.result import Learned
 
 
-@dataclass(frozen=True)
-class Layers:
-    """`filters`: (n, c, k, k) of the first convolution. `weights`, `biases` of the last fully connected layer.
+def layers(model: nn.Module, x: Tensor) -> tuple[Learned, dict[str, np.ndarray]]:
+    """Read the first convolution and the last fully connected layer; images x (n, c, h, w) show which filters live.
 
-    `alive`: bool (n,), the filters whose response varies over images and positions by more than 1% of the most
-    varying one's. `concentration`: (n,), the largest weight's share of a filter's sum of absolute weights: 1 is a
-    single weight, which makes a threshold filter with the bias and the ReLU.
+    Returns what is counted, and as arrays the `filters` (n, c, k, k) of the first convolution and the `weights` and
+    `biases` of the last fully connected layer. A filter lives if its response varies over images and positions by more
+    than 1% of the most varying one's. It is a single weight if one has 90% of the sum of absolute weights: with the
+    bias and the ReLU it is a threshold.
     """
-
-    filters: np.ndarray
-    alive: np.ndarray
-    concentration: np.ndarray
-    weights: np.ndarray
-    biases: np.ndarray
-
-
-def layers(model: nn.Module, x: Tensor) -> Layers:
-    """Read the first convolution and the last fully connected layer; images x (n, c, h, w) show which filters live."""
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     last = next((module for module in reversed(list(model.modules())) if isinstance(module, nn.Linear)), None)
     if first is None or last is None:
@@ -42,11 +31,16 @@ def layers(model: nn.Module, x: Tensor) -> Layers:
     finally:
         hook.remove()
     spread = responses[0].transpose(0, 1).flatten(1).std(1)
+    alive = spread > 0.01 * spread.max()
     sizes = first.weight.detach().flatten(1).abs()
-    return Layers(
-        filters=first.weight.numpy(force=True),
-        alive=(spread > 0.01 * spread.max()).numpy(force=True),
-        concentration=(sizes.amax(1) / sizes.sum(1).clamp_min(1e-12)).numpy(force=True),
-        weights=last.weight.numpy(force=True),
-        biases=np.zeros(len(last.weight)) if last.bias is None else last.bias.numpy(force=True),
+    concentrated = sizes.amax(1) / sizes.sum(1).clamp_min(1e-12) >= 0.9
+    biases = np.zeros(len(last.weight)) if last.bias is None else last.bias.numpy(force=True)
+    learned = Learned(
+        filters=len(alive),
+        alive=int(alive.sum()),
+        single_weight=int((alive & concentrated).sum()),
+        bias_low=float(biases.min()),
+        bias_high=float(biases.max()),
     )
+    arrays = {"filters": first.weight.numpy(force=True), "weights": last.weight.numpy(force=True), "biases": biases}
+    return learned, arrays

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saddlepoint.errors import InputError, nearest
-from saddlepoint.lab import Lab, Network, Settings
+from saddlepoint.lab import Lab, Network, Settings, next_command
 from saddlepoint.paper import (
     accuracy,
     adversaries,
@@ -89,6 +89,6 @@ def make(lab: Lab, *items: Item) -> None:
     names = ",".join(item.name for item in items)
     following = [item for item in ITEMS if item not in items and not item.made(lab.folder)]
     if lab.missing:
-        log.info("train what is missing and make this again: %s", lab.next_command("reproduce", f"items=[{names}]"))
+        log.info("train what is missing and make this again: %s", next_command("reproduce", f"items=[{names}]"))
     elif following:
-        log.info("next, %s: %s", following[0].sections[0].place, lab.next_command(*following[0].arguments))
+        log.info("next, %s: %s", following[0].sections[0].place, next_command(*following[0].arguments))

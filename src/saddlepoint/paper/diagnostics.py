@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation.diagnostics import judge, zero_gradients
+from saddlepoint.evaluation.result import Accuracy, Diagnosis, F, Key, Result, Share
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.lab import Lab, Network, Settings
 from saddlepoint.paper.item import Item, grid
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import BEYOND, Section
 from saddlepoint.report.tables import diagnostics_table
-from saddlepoint.results import Result
 from saddlepoint.threat import Threat
 
 
@@ -23,7 +20,7 @@ def networks(cfg: Settings) -> list[Network]:
     return grid([cfg.report.diagnostics.model], cfg.trainings, (0, cfg.report.copies.seed))
 
 
-def checks(lab: Lab, split: Split, network: Subject, copy: Subject | None) -> list[dict[str, Any]]:
+def diagnose(lab: Lab, split: Split, network: Subject, copy: Subject | None) -> Diagnosis:
     settings = lab.cfg.report.diagnostics
     plain, many = lab.pgd("pgd"), lab.pgd("pgd_x20")
     if many.restarts <= plain.restarts:
@@ -31,41 +28,40 @@ def checks(lab: Lab, split: Split, network: Subject, copy: Subject | None) -> li
 
     files: list[str] = []
 
-    def noted(result: Result) -> Result:
-        files.append(result["file"])
-        return result
+    def noted(result: Result[F]) -> F:
+        files.append(result.file)
+        return result.found
 
     def under(name: str, attack: PGD) -> float:
-        return float(noted(lab.accuracy(network, name, attack, split))["accuracy"])
+        return noted(lab.accuracy(network, name, attack, split)).accuracy
 
-    def named(name: str, source: Subject | None = None) -> Result:
+    def named(name: str, source: Subject | None = None) -> Accuracy:
         return noted(lab.measure([network], name, source, len(split))[0])
 
     zero = noted(
         network.measure(
-            "zero_gradients",
-            {"attack": plain.describe(), "examples": len(split), "of": lab.total},
-            lambda: {"share": zero_gradients(network.model, split, plain, lab.cfg.evaluation.batch_size)},
+            Key("zero_gradients", attack=plain.describe(), examples=len(split), of=lab.total),
+            lambda: Share(zero_gradients(network.model, split, plain, lab.cfg.evaluation.batch_size)),
+            Share,
         )
     )
     pgd, restarted = named("pgd"), named("pgd_x20")
-    low, high = pgd["interval"]
+    low, high = pgd.interval
     found = judge(
         by_steps={n: under(f"steps_{n}", PGD(plain.threat, n)) for n in settings.steps},
-        by_restarts={plain.restarts: pgd["accuracy"], many.restarts: restarted["accuracy"]},
+        by_restarts={plain.restarts: pgd.accuracy, many.restarts: restarted.accuracy},
         by_eps={
             factor * plain.threat.eps: under(f"eps_times_{factor:g}", plain.scaled(factor))
             for factor in settings.factors
             if plain.threat.norm != "linf" or factor * plain.threat.eps <= 1
         },
         at_full_range=under("full_range", PGD(Threat("linf", 1), 100)),
-        black_box=named("pgd", copy)["accuracy"] if copy else 1.0,
-        gradient_free=named("square")["accuracy"],
-        zero=zero["share"],
+        black_box=named("pgd", copy).accuracy if copy else None,
+        gradient_free=named("square").accuracy,
+        zero=zero.share,
         tolerance=(high - low) / 2,
     )
-    origin = {"command": network.command, "files": "; ".join(files)}
-    return [{**dataclasses.asdict(check), **origin} for check in found if copy or check.name != "black box"]
+    return Diagnosis(found, network.command, files)
 
 
 def make(lab: Lab, out: Report) -> None:
@@ -76,7 +72,7 @@ def make(lab: Lab, out: Report) -> None:
         network = lab.subject(settings.model, training, 0)
         if network:
             copy = lab.subject(settings.model, training, lab.cfg.report.copies.seed)
-            found[f"{training} {settings.model}"] = checks(lab, split, network, copy)
+            found[f"{training} {settings.model}"] = diagnose(lab, split, network, copy)
     if not found:
         return
     notes = [

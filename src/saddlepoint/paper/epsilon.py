@@ -5,6 +5,7 @@ from __future__ import annotations
 from saddlepoint.attacks import PGD, Attack
 from saddlepoint.data import Split
 from saddlepoint.evaluation.autoattack import AutoAttack
+from saddlepoint.evaluation.result import Curve, Key, Result
 from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.evaluation.subject import Subject
 from saddlepoint.lab import Lab, Network, Settings
@@ -13,7 +14,7 @@ from saddlepoint.report import figures
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section
 from saddlepoint.report.tables import epsilon_table
-from saddlepoint.results import Result, interval
+from saddlepoint.results import interval
 from saddlepoint.threat import Threat
 
 
@@ -26,11 +27,11 @@ def attack_of(name: str, norm: str, eps: str, settings: Settings) -> Attack:
     return PGD(threat, settings.steps) if name == "pgd" else AutoAttack(threat, only="square", queries=settings.queries)
 
 
-def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg: Settings) -> Result:
-    settings, seed = cfg.report.epsilon, cfg.evaluation.seed
+def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg: Settings) -> Result[Curve]:
+    settings, batch_size, seed = cfg.report.epsilon, cfg.evaluation.batch_size, cfg.evaluation.seed
     all_eps = [str(eps) for eps in settings[norm]]
 
-    def compute() -> Result:
+    def compute() -> Curve:
         accuracies = []
         for eps in all_eps:
             attack = attack_of(name, norm, eps, settings)
@@ -38,27 +39,25 @@ def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg:
                 subject.model,
                 split,
                 attack if attack.threat.eps else None,
-                batch_size=cfg.evaluation.batch_size,
+                batch_size=batch_size,
                 seed=seed,
                 progress=f"{name}, {norm} {eps}, {subject.label}",
             )
             accuracies.append(outcome.accuracy)
-        return {
-            "accuracies": accuracies,
-            "intervals": [interval(round(accuracy * len(split)), len(split)) for accuracy in accuracies],
-        }
+        return Curve(accuracies, [interval(round(accuracy * len(split)), len(split)) for accuracy in accuracies])
 
-    key = {
-        "attack": name,
-        "norm": norm,
-        "eps": all_eps,
-        "settings": attack_of(name, norm, all_eps[-1], settings).describe(),
-        "examples": len(split),
-        "of": total,
-        "batch_size": cfg.evaluation.batch_size,
-        "seed": seed,
-    }
-    return subject.measure(f"epsilon-{norm}-{name}", key, compute)
+    key = Key(
+        f"epsilon-{norm}-{name}",
+        attack=name,
+        norm=norm,
+        eps=all_eps,
+        settings=attack_of(name, norm, all_eps[-1], settings).describe(),
+        examples=len(split),
+        of=total,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    return subject.measure(key, compute, Curve)
 
 
 def make(lab: Lab, out: Report) -> None:

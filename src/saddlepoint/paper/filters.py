@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from saddlepoint.data import Split
-from saddlepoint.evaluation.subject import Subject
+from saddlepoint.evaluation.result import Key, Learned, Result
+from saddlepoint.evaluation.subject import Arrays, Subject
 from saddlepoint.evaluation.weights import layers
 from saddlepoint.lab import Lab, Network, Settings
 from saddlepoint.paper.item import Item, grid
@@ -13,34 +12,22 @@ from saddlepoint.report import figures
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section
 from saddlepoint.report.tables import filters_table
-from saddlepoint.results import Result
 
 
 def networks(cfg: Settings) -> list[Network]:
     return grid([cfg.report.filters.model], cfg.report.filters.trainings)
 
 
-def inspect(subject: Subject, split: Split) -> tuple[Result, dict[str, np.ndarray]]:
-    def compute() -> tuple[Result, dict[str, np.ndarray]]:
-        found = layers(subject.model, split.images(slice(None)))
-        result = {
-            "filters": len(found.filters),
-            "alive": int(found.alive.sum()),
-            "single_weight": int((found.alive & (found.concentration >= 0.9)).sum()),
-            "bias_low": float(found.biases.min()),
-            "bias_high": float(found.biases.max()),
-        }
-        return result, {"filters": found.filters, "weights": found.weights, "biases": found.biases}
-
-    return subject.measure_arrays("layers", {"examples": len(split)}, compute)
+def inspect(subject: Subject, split: Split) -> tuple[Result[Learned], Arrays]:
+    key = Key("layers", examples=len(split))
+    return subject.measure_arrays(key, lambda: layers(subject.model, split.images(slice(None))), Learned)
 
 
 def make(lab: Lab, out: Report) -> None:
     settings, dataset = lab.cfg.report.filters, lab.cfg.dataset.name
     split = lab.test_images.take(settings.examples)
     found = {
-        each.training["training"]: inspect(each, split)
-        for each in lab.subjects([settings.model], settings.trainings, seeds=1)
+        each.run.training: inspect(each, split) for each in lab.subjects([settings.model], settings.trainings, seeds=1)
     }
     if not found:
         return

@@ -6,74 +6,63 @@ between the maxima, the loss on the way from one to another, their perturbations
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Split
 from saddlepoint.errors import whole
 from saddlepoint.evaluation import landscape
-from saddlepoint.evaluation.subject import Subject
+from saddlepoint.evaluation.result import Between, Key, Maxima, Result
+from saddlepoint.evaluation.subject import Arrays, Subject
 from saddlepoint.lab import Lab, Network, Settings
 from saddlepoint.paper.item import Item, grid
 from saddlepoint.report import figures
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section
 from saddlepoint.report.tables import geometry_table, segments_table
-from saddlepoint.results import Result
 from saddlepoint.runs import build
-
-Measured = tuple[Result, dict[str, np.ndarray]]
 
 
 def networks(cfg: Settings) -> list[Network]:
     return grid([cfg.landscape.model], cfg.landscape.trainings)
 
 
-def measure_trajectories(subject: Subject, split: Split, attack: PGD, starts: int, seed: int) -> Measured:
-    def compute() -> Measured:
-        x = split.images(slice(None))
-        return {}, {"losses": landscape.trajectories(subject.model, x, split.labels, attack, starts, seed)}
+def measure_trajectories(subject: Subject, split: Split, attack: PGD, starts: int, seed: int) -> np.ndarray:
+    """Losses (examples, starts, steps + 1)."""
 
-    key = {"attack": attack.describe(), "examples": len(split), "starts": starts, "seed": seed}
-    return subject.measure_arrays("trajectories", key, compute)
+    def compute() -> Arrays:
+        x = split.images(slice(None))
+        return {"losses": landscape.trajectories(subject.model, x, split.labels, attack, starts, seed)}
+
+    key = Key("trajectories", attack=attack.describe(), examples=len(split), starts=starts, seed=seed)
+    return subject.arrays(key, compute)["losses"]
 
 
 def measure_maxima(
     subject: Subject, split: Split, example: int, attack: PGD, starts: int, batch_size: int, seed: int
-) -> Measured:
+) -> tuple[Result[Maxima], Arrays]:
     """Around one test image: 100,000 starts take long, and what is measured is kept."""
 
-    def compute() -> Measured:
+    def compute() -> tuple[Maxima, Arrays]:
         x, bar = split.images(slice(None)), f"maxima around image {example}, {subject.label}"
         losses, geometry = landscape.maxima(
             subject.model, x, split.labels, example, attack, starts, batch_size=batch_size, seed=seed, progress=bar
         )
-        return {"loss_median": float(np.median(losses)), "geometry": dataclasses.asdict(geometry)}, {"losses": losses}
+        return Maxima(float(np.median(losses)), geometry), {"losses": losses}
 
-    key = {"attack": attack.describe(), "image": example, "starts": starts, "batch_size": batch_size, "seed": seed}
-    return subject.measure_arrays(f"maxima-{example}", key, compute)
+    described = attack.describe()
+    key = Key(f"maxima-{example}", attack=described, image=example, starts=starts, batch_size=batch_size, seed=seed)
+    return subject.measure_arrays(key, compute, Maxima.read)
 
 
-def measure_segments(subject: Subject, split: Split, attack: PGD, starts: int, seed: int) -> Measured:
-    def compute() -> Measured:
-        x = split.images(slice(None))
-        found = landscape.segments(subject.model, x, split.labels, attack, starts, seed=seed)
-        losses, cosines = found["losses"], found["cosines"]
-        ends = np.maximum(losses[..., 0], losses[..., -1])
-        result = {
-            "ends": float(losses[..., [0, -1]].mean()),
-            "middle": float(losses[..., losses.shape[-1] // 2].mean()),
-            "random": float(found["random"].mean()),
-            "highest_at_an_end": float((losses.max(-1) <= ends * (1 + 1e-4)).mean()),
-            "cosine": float(cosines.mean()),
-            "negative_cosines": float((cosines < 0).mean()),
-        }
-        return result, found
+def measure_segments(
+    subject: Subject, split: Split, attack: PGD, starts: int, seed: int
+) -> tuple[Result[Between], Arrays]:
+    def compute() -> tuple[Between, Arrays]:
+        return landscape.segments(subject.model, split.images(slice(None)), split.labels, attack, starts, seed=seed)
 
-    key = {"attack": attack.describe(), "examples": len(split), "starts": starts, "seed": seed}
-    return subject.measure_arrays("segments", key, compute)
+    key = Key("segments", attack=attack.describe(), examples=len(split), starts=starts, seed=seed)
+    return subject.measure_arrays(key, compute, Between)
 
 
 def make(lab: Lab, out: Report) -> None:
@@ -83,11 +72,11 @@ def make(lab: Lab, out: Report) -> None:
     attack, batch_size = build(settings.attack), lab.cfg.evaluation.batch_size
     split = lab.test_images.take(settings.examples)
     paths, ends, lines = {}, {}, {}
-    geometry: list[Result] = []
-    between: list[Result] = []
+    geometry: list[Result[Maxima]] = []
+    between: list[Result[Between]] = []
     for subject in lab.subjects([settings.model], settings.trainings, seeds=1):
-        training = subject.training["training"]
-        paths[training] = measure_trajectories(subject, split, attack, settings.starts, seed)[1]["losses"]
+        training = subject.run.training
+        paths[training] = measure_trajectories(subject, split, attack, settings.starts, seed)
         around = [
             measure_maxima(subject, split, example, attack, settings.histogram_starts, batch_size, seed)
             for example in range(len(split))

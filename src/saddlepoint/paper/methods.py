@@ -6,7 +6,7 @@ from saddlepoint.lab import Lab, Network, Settings
 from saddlepoint.paper.item import Item, grid
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import BEYOND, Section
-from saddlepoint.report.table import NAMES
+from saddlepoint.report.table import named
 from saddlepoint.report.tables import grid_table
 
 
@@ -17,7 +17,7 @@ def networks(cfg: Settings) -> list[Network]:
 def make(lab: Lab, out: Report) -> None:
     settings = lab.cfg.report.methods
     cells = {
-        (training, f"{NAMES.get(attack, attack)}, {checkpoint}"): lab.measure(
+        (training, f"{named(attack)}, {checkpoint}"): lab.measure(
             list(lab.subjects([settings.model], [training], checkpoint=checkpoint)), attack
         )
         for training in settings.trainings

@@ -17,7 +17,7 @@ def networks(cfg: Settings) -> list[Network]:
 def make(lab: Lab, out: Report) -> None:
     settings = lab.cfg.report.methods
     histories = {
-        each.training["training"]: read_csv(each.directory.history)
+        each.run.training: read_csv(each.directory.history)
         for each in lab.subjects([settings.model], settings.trainings, seeds=1)
         if each.directory.history.exists()  # an imported network has none
     }

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Split
-from saddlepoint.evaluation.subject import Subject
+from saddlepoint.evaluation.result import Key
+from saddlepoint.evaluation.subject import Arrays, Subject
 from saddlepoint.lab import Lab, Network, Settings
 from saddlepoint.paper.item import Item, grid
 from saddlepoint.report import figures
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section
-from saddlepoint.results import Result
 from saddlepoint.runtime import generator
 from saddlepoint.threat import Threat
 
@@ -22,20 +21,20 @@ def networks(cfg: Settings) -> list[Network]:
     return grid([cfg.report.samples.model], cfg.report.samples.trainings)
 
 
-def sample(subject: Subject, split: Split, attack: PGD, seed: int) -> dict[str, np.ndarray]:
+def sample(subject: Subject, split: Split, attack: PGD, seed: int) -> Arrays:
     """Adversarial images (n, c, h, w), and the classes before and after (n,)."""
 
-    def compute() -> tuple[Result, dict[str, np.ndarray]]:
+    def compute() -> Arrays:
         model, x = subject.model, split.images(slice(None))
         x_adv = attack(model, x, split.labels, generator(seed, "samples", x.device))
         if not attack.threat.contains(x_adv, x).all():
             raise RuntimeError(f"{attack} made examples outside its threat model")
         with undisturbed(model), torch.no_grad():
             before, after = (model(images).argmax(1).numpy(force=True) for images in (x, x_adv))
-        return {}, {"images": x_adv.numpy(force=True), "before": before, "after": after}
+        return {"images": x_adv.numpy(force=True), "before": before, "after": after}
 
-    key = {"attack": attack.describe(), "examples": len(split), "seed": seed}
-    return subject.measure_arrays(f"samples-{attack.threat.norm}", key, compute)[1]
+    key = Key(f"samples-{attack.threat.norm}", attack=attack.describe(), examples=len(split), seed=seed)
+    return subject.arrays(key, compute)
 
 
 def make(lab: Lab, out: Report) -> None:
@@ -43,7 +42,7 @@ def make(lab: Lab, out: Report) -> None:
     split = lab.test_images.take(settings.examples)
     attacks = [lab.pgd("pgd"), PGD(Threat("l2", settings.l2_eps), settings.l2_steps)]
     found = {
-        (each.training["training"], f"{attack.threat.norm} {attack.threat.eps_as_written}"): sample(
+        (each.run.training, f"{attack.threat.norm} {attack.threat.eps_as_written}"): sample(
             each, split, attack, lab.cfg.evaluation.seed
         )
         for each in lab.subjects([settings.model], settings.trainings, seeds=1)

@@ -6,25 +6,23 @@ table; the loss towards own and transferred examples; angles between the gradien
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-from torch import nn
+from functools import partial
 
 from saddlepoint.attacks import PGD
 from saddlepoint.errors import InputError
 from saddlepoint.evaluation import landscape
-from saddlepoint.evaluation.subject import Subject
+from saddlepoint.evaluation.result import Accuracy, Key, Result
+from saddlepoint.evaluation.subject import Arrays, Subject
 from saddlepoint.lab import Lab, Network, Settings
 from saddlepoint.paper.item import Item, grid
 from saddlepoint.report import figures
 from saddlepoint.report.charts import Chart
 from saddlepoint.report.folder import Report
 from saddlepoint.report.page import Section
-from saddlepoint.report.table import NAMES, Table
+from saddlepoint.report.table import Table, named
 from saddlepoint.report.tables import grid_table
-from saddlepoint.results import Result
 
 
 def networks(cfg: Settings) -> list[Network]:
@@ -49,7 +47,7 @@ def transferred(lab: Lab, attack: str) -> Table:
         targets = list(lab.subjects([model], [training]))
         for source, copy in copies.items():
             cells[f"{training} {model}", source] = lab.measure(targets, attack, copy) if copy else []
-    words = NAMES.get(attack, attack)
+    words = named(attack)
     return grid_table(
         cells,
         dataset=cfg.dataset.name,
@@ -89,7 +87,7 @@ def white_box(lab: Lab) -> Table:
 def copied(lab: Lab) -> Table:
     """The table of ICLR Figure 8: a network, white box, and its independent copy on the same examples."""
     cfg, measure = lab.cfg, lab.measure
-    cells: dict[tuple[str, str], list[Result]] = {}
+    cells: dict[tuple[str, str], list[Result[Accuracy]]] = {}
     for model in cfg.models:
         for training in cfg.trainings if model in cfg.report.copies.models else ():
             name = f"{training} {model}"
@@ -111,27 +109,16 @@ def copied(lab: Lab) -> Table:
     )
 
 
-Arrays = dict[str, np.ndarray]
-
-
 def over_pairs(
-    lab: Lab,
-    name: str,
-    settings: Settings,
-    key: dict[str, Any],
-    compute: Callable[[nn.Module, nn.Module], Arrays],
+    lab: Lab, settings: Settings, key: Key, compute: Callable[[Subject, Subject], Arrays]
 ) -> dict[str, Arrays]:
     """What is computed of each training's network and its independent copy, where both are trained."""
     found = {}
     for training in settings.trainings:
         network, copy = (lab.subject(settings.model, training, seed) for seed in (0, lab.cfg.report.copies.seed))
         if network and copy:
-
-            def both(network: Subject = network, copy: Subject = copy) -> tuple[dict[str, Any], Arrays]:
-                return {}, compute(network.model, copy.model)
-
-            copied = {**key, "copy_sha256": copy.checkpoint_sha256}
-            found[training] = network.measure_arrays(name, copied, both)[1]
+            of_both = dataclasses.replace(key, copy_sha256=copy.checkpoint_sha256)
+            found[training] = network.arrays(of_both, partial(compute, network, copy))
     return found
 
 
@@ -140,13 +127,13 @@ def directions(lab: Lab) -> Chart | None:
     split = lab.test_images.take(settings.examples)
     attacks: dict[str, PGD] = {"FGSM": lab.pgd("fgsm"), "PGD": lab.pgd("pgd_100")}
 
-    def compute(network: nn.Module, copy: nn.Module) -> Arrays:
+    def compute(network: Subject, copy: Subject) -> Arrays:
         x, y = split.images(slice(None)), split.labels
-        return landscape.directions(network, copy, x, y, attacks, settings.starts, seed=seed)
+        return landscape.directions(network.model, copy.model, x, y, attacks, settings.starts, seed=seed)
 
     described = {name: attack.describe() for name, attack in attacks.items()}
-    key = {"attacks": described, "examples": len(split), "starts": settings.starts, "seed": seed}
-    paths = over_pairs(lab, "directions", settings, key, compute)
+    key = Key("directions", attacks=described, examples=len(split), starts=settings.starts, seed=seed)
+    paths = over_pairs(lab, settings, key, compute)
     return figures.directions(paths, lab.cfg.dataset.name) if paths else None
 
 
@@ -154,16 +141,16 @@ def angles(lab: Lab) -> Chart | None:
     settings = lab.cfg.report.angles
     split, attack = lab.test_images.take(settings.examples), lab.pgd("fgsm")
 
-    def compute(network: nn.Module, copy: nn.Module) -> Arrays:
-        return landscape.gradient_angles(network, copy, split, attack)
+    def compute(network: Subject, copy: Subject) -> Arrays:
+        return landscape.gradient_angles(network.model, copy.model, split, attack)
 
-    key = {"attack": attack.describe(), "examples": len(split)}
-    found = over_pairs(lab, "gradient_angles", settings, key, compute)
+    key = Key("gradient_angles", attack=attack.describe(), examples=len(split))
+    found = over_pairs(lab, settings, key, compute)
     return figures.gradient_angles(found, lab.cfg.dataset.name) if found else None
 
 
 def make(lab: Lab, out: Report) -> None:
-    attacks = {attack.split("_")[0]: attack for attack in lab.cfg.report.transfer}
+    attacks = {"fgsm" if lab.pgd(attack).steps == 1 else "pgd": attack for attack in lab.cfg.report.transfer}
     if len(attacks) < len(lab.cfg.report.transfer):
         raise InputError(f"report.transfer={lab.cfg.report.transfer}; expected one FGSM and one PGD, a table for each")
     for kind, attack in attacks.items():

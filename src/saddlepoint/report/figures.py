@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
+from saddlepoint.evaluation.result import Curve, Result
 from saddlepoint.report.charts import Chart, Image, Panel, Series
-from saddlepoint.report.table import NAMES, published
+from saddlepoint.report.table import named, published
+from saddlepoint.report.tables import Number, Place
 
 History = Sequence[Mapping[str, str]]  # rows of history.csv
 
@@ -24,8 +25,6 @@ COLOURS = {
 }
 TITLES = {
     "standard": "standard training",
-    "fgsm": "FGSM training",
-    "pgd": "PGD training",
     "static": "static adversarial examples",
     "fgsm_rs": "FGSM with random start",
     "trades": "TRADES",
@@ -36,7 +35,7 @@ ATTACK_COLOURS = {"natural": "#3c3c3c", "fgsm": "#8a8a8a", "pgd": "#c8352c", "sq
 
 
 def title(training: str) -> str:
-    return TITLES.get(training, f"{training} training")
+    return TITLES.get(training, f"{named(training)} training")
 
 
 def colour(training: str) -> str:
@@ -111,40 +110,32 @@ def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
     )
 
 
-def capacity(records: Sequence[Mapping[str, Any]], capacities: Mapping[str, int], dataset: str) -> Chart:
+def capacity(numbers: Mapping[Place, Number], capacities: Mapping[str, int], dataset: str) -> Chart:
     """Figure 4: accuracy and training loss against capacity, a panel for each training method.
 
     Args:
-        records: the accuracy table's, one for each (training, model, measurement).
+        numbers: the accuracy table's.
         capacities: model -> capacity, in order.
     """
-    by_cell = {(record["training"], record["model"], record["measurement"]): record for record in records}
-    trainings = list(dict.fromkeys(record["training"] for record in records))
+    trainings = list(dict.fromkeys(training for training, _, _ in numbers))
 
     def series(training: str, measurement: str, name: str, colour: str) -> list[Series]:
         """Ours, and the paper's dashed."""
-        cells = {capacity: by_cell.get((training, model, measurement)) for model, capacity in capacities.items()}
+        places = {(training, model, measurement): capacity for model, capacity in capacities.items()}
+        found = {capacity: numbers[place] for place, capacity in places.items() if place in numbers}
+        ours = {capacity: number.value for capacity, number in found.items() if number.value is not None}
+        theirs = {capacity: number.paper for capacity, number in found.items() if number.paper is not None}
         drawn = []
-        ours = {capacity: cell for capacity, cell in cells.items() if cell and cell["value"] is not None}
         if ours:
-            # One seed's interval, which a loss has not, or the spread over seeds.
-            low, high = (
-                [c[end] if c["sd"] is None else c["value"] + sign * c["sd"] for c in ours.values()]
-                for end, sign in (("low", -1), ("high", 1))
-            )
-            drawn.append(Series(name, list(ours), [c["value"] for c in ours.values()], colour, "line", low, high))
-        theirs = {capacity: cell["paper"] for capacity, cell in cells.items() if cell and cell["paper"] is not None}
+            low, high = zip(*(found[capacity].bar for capacity in ours), strict=True)
+            drawn.append(Series(name, list(ours), list(ours.values()), colour, "line", low, high))
         if theirs:
             drawn.append(Series(f"{name}, paper", list(theirs), list(theirs.values()), colour, "dashed"))
         return drawn
 
     panels = [
         Panel(
-            [
-                each
-                for name in ATTACK_COLOURS
-                for each in series(training, name, NAMES.get(name, name), ATTACK_COLOURS[name])
-            ],
+            [each for name in ATTACK_COLOURS for each in series(training, name, named(name), ATTACK_COLOURS[name])],
             title=title(training),
             x="capacity",
             y="accuracy in %" if training == trainings[0] else "",
@@ -187,15 +178,15 @@ def training_loss(histories: Mapping[str, History], dataset: str, compare: bool 
         Series(name, _column(history, "step"), _column(history, "train_loss"), shades[number % len(shades)])
         for number, (name, history) in enumerate(histories.items())
     ]
-    paper = published(dataset, "training_loss") if compare else None
-    if paper:
-        drawn.append(Series("paper, wide", paper["steps"], paper["losses"], "#3c3c3c", "dashed"))
+    paper = published(dataset, "training_loss" if compare else None)
+    if paper.source:
+        drawn.append(Series("paper, wide", paper.steps, paper.losses, "#3c3c3c", "dashed"))
     return Chart(
         f"{dataset}: adversarial training loss",
         [[Panel(drawn, x="step", y="loss on the adversarial examples", log_y=True)]],
         size=(4.5, 3.2),
         caption="Figure 5. The loss on the adversarial examples trained on falls steadily: the saddle point problem "
-        "is being solved." + (f" Paper: {paper['source']}; its steps are of its own schedule." if paper else ""),
+        "is being solved." + (f" Paper: {paper.source}; its steps are of its own schedule." if paper.source else ""),
     )
 
 
@@ -230,21 +221,23 @@ def _column(history: History, name: str) -> np.ndarray:
     return np.array([float(row[name]) for row in history])
 
 
-def epsilon(results: Sequence[Mapping[str, Any]], dataset: str, compare: bool = True) -> Chart:
+def epsilon(results: Sequence[Result[Curve]], dataset: str, compare: bool = True) -> Chart:
     """Figure 6: accuracy against eps, a panel for each (norm, training); a result is of one network and attack."""
-    paper = published(dataset, "epsilon") if compare else None
+    paper = published(dataset, "epsilon" if compare else None)
     columns: dict[tuple[str, str], list[Series]] = {}
     for result in results:
-        key, training = result["key"], result["run"]["training"]
-        eps = [float(Fraction(each)) for each in key["eps"]]
-        low, high = (100 * np.array(ends) for ends in zip(*result["intervals"], strict=True))
-        drawn = columns.setdefault((key["norm"], training), [])
-        name, colour = NAMES.get(key["attack"], key["attack"]), ATTACK_COLOURS[key["attack"]]
-        drawn.append(Series(name, eps, 100 * np.array(result["accuracies"]), colour, "line", low, high))
-        theirs = paper["cells"].get(key["norm"], {}).get(training, {}).get(key["attack"]) if paper else None
+        norm, training, attack = str(result.key.norm), result.run.training, str(result.key.attack)
+        eps = [float(Fraction(each)) for each in result.key.eps or ()]
+        low, high = (100 * np.array(ends) for ends in zip(*result.found.intervals, strict=True))
+        drawn = columns.setdefault((norm, training), [])
+        name, colour = named(attack), ATTACK_COLOURS[attack]
+        drawn.append(Series(name, eps, 100 * np.array(result.found.accuracies), colour, "line", low, high))
+        theirs = {
+            float(place[3]): value for place, value in paper.cells.items() if place[:3] == (norm, training, attack)
+        }
         if theirs:
-            shown = f"{PAPERS_OWN.get(key['attack'], name)}, paper"
-            drawn.append(Series(shown, [float(e) for e in theirs], list(theirs.values()), colour, "dashed"))
+            shown = f"{PAPERS_OWN.get(attack, name)}, paper"
+            drawn.append(Series(shown, list(theirs), list(theirs.values()), colour, "dashed"))
     panels = [
         Panel(drawn, title=f"{norm}, {title(training)}", x=f"eps ({norm})", y="accuracy in %", from_zero=True)
         for (norm, training), drawn in columns.items()
@@ -255,7 +248,7 @@ def epsilon(results: Sequence[Mapping[str, Any]], dataset: str, compare: bool = 
         size=(3.6, 2.8),
         caption="Figure 6. Accuracy under PGD (steps of 2.5 eps / their number) and under an attack that sees no "
         "gradient (here Square, in the paper the decision-boundary attack). Where the latter is lower, PGD is being "
-        "hidden from: in l2 on MNIST. Bars: 95% interval." + (f" Paper: {paper['source']}." if paper else ""),
+        "hidden from: in l2 on MNIST. Bars: 95% interval." + (f" Paper: {paper.source}." if paper.source else ""),
     )
 
 
@@ -305,19 +298,14 @@ def filters(weights: Mapping[str, np.ndarray], dataset: str) -> Chart:
     """ICLR Figure 9: the first convolution's kernels side by side. `weights`: training -> (n, c, k, k)."""
     rows, most, columns = [], 32, 16
     for training, kernels in weights.items():
-        count, channels, height, width = kernels[:most].shape
-        top = max(float(np.abs(kernels).max()), 1e-12)
-        canvas = np.full(
-            ((height + 1) * -(-count // columns) - 1, (width + 1) * min(columns, count) - 1, channels), np.nan
-        )
-        for number, kernel in enumerate(kernels[:most]):
-            row, column = divmod(number, columns)
-            place = np.s_[
-                row * (height + 1) : (row + 1) * (height + 1) - 1, column * (width + 1) : (column + 1) * (width + 1) - 1
-            ]
-            canvas[place] = kernel.transpose(1, 2, 0)
         # Colour images have colour kernels: their mean over colours is shown.
-        rows.append([Panel(title=title(training), image=Image(canvas.mean(2), -top, top, signed=True))])
+        shown = kernels[:most].astype(float).mean(1)
+        wide = min(columns, len(shown))
+        tiles = np.full((-(-len(shown) // wide) * wide, *(size + 1 for size in shown.shape[1:])), np.nan)
+        tiles[: len(shown), :-1, :-1] = shown
+        canvas = np.block([list(tiles[start : start + wide]) for start in range(0, len(tiles), wide)])[:-1, :-1]
+        top = max(float(np.abs(kernels).max()), 1e-12)
+        rows.append([Panel(title=title(training), image=Image(canvas, -top, top, signed=True))])
     return Chart(
         f"{dataset}: first convolution",
         rows,

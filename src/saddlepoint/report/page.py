@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +24,7 @@ from plotly.offline import get_plotlyjs
 from saddlepoint.errors import InputError
 from saddlepoint.report.folder import for_any_script
 from saddlepoint.report.plots import exact, figure
+from saddlepoint.report.table import Table
 from saddlepoint.results import read_json, write_atomically
 
 Content = dict[str, Any]
@@ -186,32 +187,29 @@ def _figure(path: Path, content: Content, command: str) -> Content:
 
 
 def _table(path: Path, content: Content, command: str) -> Content:
-    commands = list(dict.fromkeys(record["command"] for record in content["records"] if record.get("command")))
+    table = Table.read(content)
+    commands = list(dict.fromkeys(str(record["command"]) for record in table.records if record.get("command")))
     command = next(iter(commands), command)
-    # A table without `at` says of no record where it belongs.
-    behind = {
-        tuple(place): _details(record, command)
-        for place, record in zip(content["at"], content["records"], strict=bool(content["at"]))
-    }
     rows = [
         [
             {
-                "text": str(text),
-                "details": behind.get((row, column)),
-                "of": f"{cells[0]}, {content['header'][column]}" if column else text,
+                "text": cell.text,
+                "kind": cell.kind,
+                "details": _details(cell.record, command) if cell.record is not None else None,
+                "of": f"{cells[0].text}, {table.header[column]}" if column else cell.text,
             }
-            for column, text in enumerate(cells)
+            for column, cell in enumerate(cells)
         ]
-        for row, cells in enumerate(content["rows"])
+        for cells in table.cells
     ]
     return {
         "kind": "table",
         "name": path.stem,
-        "title": content["title"],
-        "header": list(content["header"]),
+        "title": table.title,
+        "header": table.header,
         "rows": rows,
-        "notes": list(content["notes"]),
-        "records": content["records"],
+        "notes": table.notes,
+        "records": table.records,
         "commands": commands or [each for each in (command,) if each],
         "files": _files(path, ("json", "csv", "md", "tex")),
     }
@@ -230,7 +228,7 @@ LABELS = {
 }
 
 
-def _details(record: Content, command: str) -> list[Content]:
+def _details(record: Mapping[str, object], command: str) -> list[Content]:
     """What a cell's card shows: name and text, code or links. `command` is for a record without its own."""
     rows: list[Content] = []
     for key in [*LABELS, *(key for key in record if key not in (*LABELS, "high", "command", "files"))]:
@@ -239,9 +237,9 @@ def _details(record: Content, command: str) -> list[Content]:
             continue
         text = f"{exact(value)} to {exact(record['high'])}" if key == "low" else exact(value)
         rows.append({"name": LABELS.get(key, key.replace("_", " ").capitalize()), "text": text})
-    command = record.get("command") or command
-    if command:
-        rows.append({"name": "Command", "code": command})
+    own = record.get("command") or command
+    if own:
+        rows.append({"name": "Command", "code": own})
     if record.get("files"):
         # Relative to the data set's folder, in which the report's lies.
         names = str(record["files"]).split("; ")

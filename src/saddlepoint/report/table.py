@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from saddlepoint.results import write_atomically, write_csv, write_json
 
@@ -34,46 +33,89 @@ NAMES = {
 }
 
 
-def published(dataset: str, item: str) -> dict[str, Any] | None:
-    """The paper's numbers for one table, or None where it has none."""
-    paper = json.loads(files("saddlepoint.report").joinpath("paper.json").read_text())
-    entry: dict[str, Any] | None = paper.get(dataset, {}).get(item)
-    return entry
+def named(name: str) -> str:
+    """Of an attack or a training method, for people."""
+    return NAMES.get(name, name)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The paper's numbers for one table or figure, by their place such as (training, model, measurement).
+
+    `released` are those of the network that the authors released; `steps` and `losses` are a training's.
+    """
+
+    source: str | None = None
+    cells: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    released: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    released_source: str | None = None
+    steps: Sequence[float] = ()
+    losses: Sequence[float] = ()
+
+
+def published(dataset: str, item: str | None) -> Published:
+    """Empty where the paper has no numbers, and for no item."""
+    paper: dict[str, Any] = json.loads(files("saddlepoint.report").joinpath("paper.json").read_text())
+    entry: dict[str, Any] = paper.get(dataset, {}).get(item, {})
+    nested = {name: dict(_flat(value)) for name, value in entry.items() if isinstance(value, dict)}
+    return Published(**entry | nested)
+
+
+def _flat(cells: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    for name, value in cells.items():
+        if isinstance(value, dict):
+            yield from _flat(value, (*above, name))
+        else:
+            yield (*above, name), value
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text and what is behind it, as plain values."""
+    """A cell's text, what it is, and the record behind it, as plain values.
+
+    `kind`: "ours" is measured, "missing" is not measured yet, "beside" is the paper's or the difference from it, under
+    ours.
+    """
 
     text: str
-    record: dict[str, Any]
+    kind: Literal["text", "ours", "missing", "beside"] = "text"
+    record: Mapping[str, object] | None = None
 
-
-Row = Sequence[str | Cell]
+    @classmethod
+    def of(cls, text: str, record: Mapping[str, object]) -> Cell:
+        """One with a record: it is missing where that has a value, and the value is None."""
+        return cls(text, "missing" if record.get("value", text) is None else "ours", record)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells under headers, and the same content as plain `records` for the CSV.
-
-    `at` says which cell each record is behind, as (row, column), where there is one: the report page shows it there.
-    """
+    """Cells under headers. `others`: records for the exports that are behind no cell."""
 
     title: str
-    header: list[str]
-    rows: list[list[str]]
-    records: list[dict[str, Any]]
-    notes: list[str] = field(default_factory=list)
-    at: list[tuple[int, int]] = field(default_factory=list)
+    header: Sequence[str]
+    cells: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+    others: Sequence[Mapping[str, object]] = ()
 
-    @classmethod
-    def of(cls, title: str, header: list[str], rows: Sequence[Row], notes: list[str]) -> Table:
-        """From rows of texts and Cells, whose records are taken in the order of reading."""
-        places = [(row, column) for row, cells in enumerate(rows) for column in range(len(cells))]
-        at = [(row, column) for row, column in places if isinstance(rows[row][column], Cell)]
-        texts = [[cell.text if isinstance(cell, Cell) else cell for cell in cells] for cells in rows]
-        records = [cell.record for cells in rows for cell in cells if isinstance(cell, Cell)]
-        return cls(title, header, texts, records, notes, at)
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells' texts."""
+        return [[cell.text for cell in row] for row in self.cells]
+
+    @property
+    def records(self) -> list[Mapping[str, object]]:
+        """In the order of reading."""
+        return [*(cell.record for row in self.cells for cell in row if cell.record is not None), *self.others]
+
+    @property
+    def at(self) -> list[tuple[int, int]]:
+        """Which cell each record is behind, as (row, column): the report page shows it there."""
+        return [
+            (row, column)
+            for row, cells in enumerate(self.cells)
+            for column, cell in enumerate(cells)
+            if cell.record is not None
+        ]
 
     def markdown(self) -> str:
         lines = [self.header, ["---"] + ["--:"] * (len(self.header) - 1), *self.rows]
@@ -117,8 +159,26 @@ class Table:
         write_atomically(paths[0], self.markdown().encode())
         write_atomically(paths[1], self.latex().encode())
         write_csv(paths[2], self.records)
-        write_json(paths[3], dataclasses.asdict(self))
+        stored = ("title", "header", "rows", "records", "notes", "at")
+        write_json(paths[3], {each: getattr(self, each) for each in stored})
         return paths
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Table:
+        """From the JSON. Raises KeyError, TypeError or ValueError if it is no table."""
+        at, records = content["at"], content["records"]
+        behind = {tuple(place): record for place, record in zip(at, records, strict=bool(at))}
+        with_records = {row for row, _ in behind}
+        cells = [
+            [
+                Cell.of(text, behind[row, column])
+                if (row, column) in behind
+                else Cell(text, "beside" if behind and row not in with_records else "text")
+                for column, text in enumerate(map(str, texts))
+            ]
+            for row, texts in enumerate(content["rows"])
+        ]
+        return cls(content["title"], list(content["header"]), cells, list(content["notes"]), [] if at else records)
 
 
 def _escape(text: str) -> str:

@@ -1,0 +1,63 @@
+"""The committed results, as their keys and results read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import ROOT
+
+from saddlepoint.evaluation.result import Accuracy, Between, Curve, Found, Key, Learned, Maxima, Result, Share
+from saddlepoint.results import digest, measured, read_json
+
+KINDS: dict[str, Callable[..., Found]] = {
+    "directions": Found,
+    "epsilon-(linf|l2)-(pgd|square)": Curve,
+    "gradient_angles": Found,
+    "layers": Learned,
+    r"maxima-\d+": Maxima.read,
+    "segments": Between,
+    "trajectories": Found,
+    "zero_gradients": Share,
+}
+FILES = sorted((ROOT / "outputs" / "reference").glob("*/*/seed*/results/*.json"))
+
+
+def kind(measurement: str) -> Callable[..., Found]:
+    return next((found for name, found in KINDS.items() if re.fullmatch(name, measurement)), Accuracy)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parents[2] for path in FILES}), ids=lambda folder: folder.name)
+def test_committed_results_are_found_by_their_keys_and_read_whole(folder: Path) -> None:
+    for path in sorted(folder.glob("seed*/results/*.json")):
+        written = read_json(path)
+        key = Key.read(written["key"])
+        assert key.plain() == written["key"]
+        assert path.name == f"{key.checkpoint}-{key.measurement}-{digest(key.plain())}.json"
+        stored = measured(path, key.plain(), pytest.fail)  # the seal holds, and nothing is measured
+        result = Result.read(stored, kind(key.measurement), str(path))
+        assert (result.key, result.file) == (key, str(path))
+        assert result.run.model in folder.name and result.run.training in folder.name
+        assert result.arrays is None or path.with_suffix(".npz").exists()
+
+
+def test_there_are_committed_results_of_every_kind() -> None:
+    found = {read_json(path)["key"]["measurement"] for path in FILES}
+    for name in (*KINDS, "natural", "pgd", "fgsm-from-.*"):
+        assert any(re.fullmatch(name, each) for each in found), name
+
+
+def test_no_attack_is_null_in_the_file_and_what_a_key_lacks_is_not_there() -> None:
+    natural = Key("natural", "last", "0" * 64, attack={}, examples=5)
+    assert natural.plain() == {
+        "measurement": "natural",
+        "checkpoint": "last",
+        "checkpoint_sha256": "0" * 64,
+        "attack": None,
+        "examples": 5,
+    }
+    assert Key.read(natural.plain()) == natural
+    assert natural.description == Key("epsilon", attack="pgd").description == {}
+    assert [Key("pgd", examples=5, of=of).part for of in (5, 10)] == [None, 5]
