@@ -19,6 +19,8 @@ from safetensors.numpy import load_file
 from saddlepoint.results import read_json, unpack
 from saddlepoint.training.checkpoint import RunDirectory
 
+pytestmark = pytest.mark.slow  # every test starts two or three processes
+
 # Without a random start every process count solves the same problem, up to the rounding of sums.
 SETTINGS = [
     "recipe.steps=40",

@@ -15,6 +15,7 @@ from command_line import ROOT, load_script
 anything = load_script("scripts/dev/type_anything.py")
 
 
+@pytest.mark.slow
 def test_thirty_cases() -> None:
     done = subprocess.run(
         [sys.executable, "scripts/dev/type_anything.py", "--cases", "30", "--seed", "1", "--limit", "10"],
