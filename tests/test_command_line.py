@@ -57,7 +57,7 @@ MISTAKES = [
     (TRAIN, "recipe.epochs=2", "recipe.steps"),  # beside the steps of the recipe
     (TRAIN, "recipe.schedule.peak=fast", "recipe.schedule.peak"),
     (TRAIN, "recipe.optimizer._target_=torch.optim.Nope", "torch.optim.Nope"),
-    (TRAIN, "+dataset.network.channels_of._target_=nowhere.Net", "nowhere"),  # cannot be imported
+    (TRAIN, "dataset.network._target_=nowhere.Net", "nowhere"),  # cannot be imported
     (TRAIN, "recipe.optimizer=sgd", "recipe.optimizer._target_=torch.optim.Adam"),  # one value for several settings
     (TRAIN, "recipe.schedule=cosine", "recipe.schedule.peak"),
     (TRAIN, "recipe.schedule=nan", "recipe.schedule"),
@@ -109,6 +109,8 @@ MISTAKES = [
     (TABLE, "model=wide", "models"),  # train.py's way to choose
     (TABLE, "models=[] trainings=pgd", "trainings"),
     (TABLE, "seeds=0", "seeds"),
+    (TABLE, "evaluation.attacks.pgd=null", "evaluation.attacks=[natural,fgsm,pgd]"),  # to drop a row
+    (TABLE, "attacks.pgd=null", "attacks.pgd"),
     (TABLE, "evaluation.checkpoint=middle", "evaluation.checkpoint"),
     (TABLE, "evaluation.examples=501", "evaluation.examples"),  # more than there are images
     (HISTOGRAMS, "landscape.starts=1", "landscape.starts"),
@@ -360,6 +362,10 @@ def test_accuracy_table_measures_only_what_is_missing(command: Run, trained: Pat
     assert "measuring" not in command(TABLE, *arguments).out
     assert table.read_bytes() == before
     assert command(TABLE, *arguments, "attacks.pgd.steps=3").out.count("measuring") == 1
+
+
+def test_a_row_that_is_no_name_is_refused(command: Run, trained: Path) -> None:
+    assert refused(command(TABLE, *SCRIPT, "evaluation.attacks=[natural,null]", f"output_dir={trained}"), "None")
 
 
 def test_accuracy_table_has_a_place_for_what_is_not_trained(command: Run, trained: Path) -> None:

@@ -99,7 +99,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             except (ValueError, TypeError, LookupError, AssertionError) as error:  # Hydra's, of one of the overrides
                 if composed or (culprit := _culprit(config_name)) is None:
                     raise
-                _leave(f"{culprit}: {one_line(error)}")
+                _leave(_explain_override(culprit, error, config_name))
             except Stopped as stopped:
                 if another_process():
                     sys.exit(128 + stopped.signum)
@@ -360,6 +360,9 @@ def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
         return f"{culprit}: {key} is needed; choose {', '.join(_choices(key))}"
     if override.is_add() and key in known:
         return f"{culprit}: there is a {key} already; write {culprit.lstrip('+')}"
+    above = key.rpartition(".")[0]
+    if above in known and isinstance(whole := OmegaConf.select(compose(config_name, []), above), ListConfig):
+        return f"{culprit}: {above} is a list; write all of it, such as {above}=[{','.join(map(str, whole))}]"
     return f"{culprit}: {one_line(error)}"
 
 
