@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from saddlepoint.attacks import undisturbed
 from saddlepoint.data import Batches, Data
 from saddlepoint.errors import InputError, Stopped
 from saddlepoint.results import sha256, write_atomically, write_csv
@@ -75,28 +74,10 @@ class Trainer:
         self.interval = math.ceil(self.steps / recipe.evaluations)
         # Losses and accuracies of the steps since the last row of history: read then, all at once.
         self.window = torch.zeros(self.interval, 2, device=device)
-        self._try_objective()
         self.step, self.seconds = 0, 0.0
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
         self.best_file = b""
-
-    def _try_objective(self) -> None:
-        """Raises InputError, before anything is written, if it fails or returns what cannot be trained on."""
-        device, few = self.runtime.torch_device, self.data.train.take(min(2, self.batches.size))
-        x, noise = few.images(slice(None)), generator(self.seed, "try", device)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), undisturbed(self.model, "train"):
-            try:
-                returned = self.objective(self.model, x, few.labels, noise, 0.0)
-            except (InputError, torch.OutOfMemoryError):
-                raise
-            except Exception as error:  # noqa: BLE001 (it may be somebody's own)
-                text = " ".join(f"{type(error).__name__}: {error}".split())
-                raise InputError(f"training.objective fails ({text})") from None
-            losses, _ = checked(returned, len(few), self.data.classes)
-            weights = [each for each in self.model.parameters() if each.requires_grad]
-            if all(each is None for each in torch.autograd.grad(losses.sum(), weights, allow_unused=True)):
-                raise InputError("training.objective returned losses that do not depend on the weights")
 
     def fit(self) -> dict[str, Any]:
         """Train to the end, from the run directory's state if there is one. Returns the summary it also writes.
