@@ -23,6 +23,7 @@ from saddlepoint.results import sha256
 from saddlepoint.runs import Run, build
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training import Recipe, Trainer
+from saddlepoint.training.objectives import tried
 from saddlepoint.training.static import replaced
 
 log = logging.getLogger("train")
@@ -49,6 +50,8 @@ def main(cfg: DictConfig) -> None:
             check(model, few.resized(size).images(slice(None)), data.classes, **looked)
         except InputError as error:
             raise InputError(f"recipe.grow={recipe.grow}: {error}") from None
+    shown = slice(min(2, recipe.batch_size))
+    tried(objective, model, few.images(shown), few.labels[shown], data.classes)
     source = run.source()
     if source:  # examples made once, before the training
         network = source.load("last", runtime.torch_device)

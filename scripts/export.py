@@ -30,12 +30,10 @@ from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.lab import Lab
 from saddlepoint.results import write_atomically
+from saddlepoint.runs import DIRECTIVES
 from saddlepoint.runtime import generator
 
 log = logging.getLogger("export")
-
-# Keys of a config that say how Hydra builds; the others are arguments.
-DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 LOADER = '''"""{name}: images {shape} in [0, 1] -> logits. It needs the package saddlepoint{own}."""
 

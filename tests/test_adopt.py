@@ -280,6 +280,9 @@ SUSPECTED = [
     (lambda: Function(lambda z, _: 100 * F.softmax(z, 1)), "returns probabilities; expected logits"),
     (lambda: Function(lambda z, _: torch.sigmoid(z)), "stay between 0 and 1 whatever the images; .* its sigmoid"),
     (lambda: Function(lambda z, _: 100 * torch.sigmoid(z)), "stay between 0 and 100 whatever the images"),
+    (lambda: Function(lambda z, _: torch.tanh(z)), "stay between -1 and 1 whatever the images; .* tanh"),
+    (lambda: Function(lambda z, _: 2 * F.softmax(z, 1) - 1), "stay between -1 and 1 whatever the images"),
+    (lambda: Function(lambda z, _: F.softsign(5 * z)), "stay between -1 and 1 whatever the images"),
     (lambda: Function(first_alone), "no gradient of 3 of 4 images, so that attacks do not move them; what saturates"),
     (lambda: nn.Sequential(Changed(black_and_nan), linear()), "not finite for an all black image"),
     (lambda: nn.Sequential(Changed(lambda x: 1 - (1 - x).sqrt()), linear()), "not finite for an all white image"),
@@ -287,7 +290,7 @@ SUSPECTED = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # checkpoint, without gradients
+@pytest.mark.filterwarnings("error")  # a warning would be another line
 @pytest.mark.parametrize(("make", "message"), WRONG)
 def test_what_attacks_cannot_use_is_said_in_one_line(make: type[nn.Module], message: str) -> None:
     with torch.random.fork_rng():

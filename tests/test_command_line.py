@@ -57,8 +57,8 @@ MISTAKES = [
     (TRAIN, "recipe.epochs=2", "recipe.steps"),  # beside the steps of the recipe
     (TRAIN, "recipe.schedule.peak=fast", "recipe.schedule.peak"),
     (TRAIN, "recipe.optimizer._target_=torch.optim.Nope", "torch.optim.Nope"),
-    (TRAIN, "+dataset.network.channels_of._target_=nowhere.Net", "nowhere"),  # cannot be imported
-    (TRAIN, "recipe.optimizer=sgd", "recipe.optimizer._target_"),  # one value for several settings
+    (TRAIN, "dataset.network._target_=nowhere.Net", "nowhere"),  # cannot be imported
+    (TRAIN, "recipe.optimizer=sgd", "recipe.optimizer._target_=torch.optim.Adam"),  # one value for several settings
     (TRAIN, "recipe.schedule=cosine", "recipe.schedule.peak"),
     (TRAIN, "recipe.schedule=nan", "recipe.schedule"),
     (TRAIN, "trainer.schedule=8/0", "trainer.schedule"),
@@ -83,6 +83,19 @@ MISTAKES = [
     (TRAIN, "'recipe.optimizer={_target_: torch.optim.SGD, _partial_: true}'", "~recipe.optimizer.eps"),  # is merged
     (TRAIN, "+recipe.optimizer.momentum=0.9", "momentum"),  # which Adam does not take
     (TRAIN, "recipe.optimizer.eps=-1", "recipe.optimizer"),
+    (TRAIN, "recipe.optimizer._target_=torch.optim.Adamm", "recipe.optimizer._target_=torch.optim.Adamm"),
+    (TRAIN, "recipe.optimizer._target_=torch.optim.Adamm", "mean Adam?"),
+    (TRAIN, "recipe.optimizer._target_=Adam", "PYTHONPATH"),
+    (TRAIN, "recipe.optimizer._target_=torch.optim", "recipe.optimizer._target_"),  # a module
+    (TRAIN, "recipe.optimizer._partial_=false", "recipe.optimizer._partial_=true"),
+    (TRAIN, "recipe.optimizer._partial_=0.1", "recipe.optimizer._partial_"),
+    (TRAIN, "+recipe.optimizer.nesterov=true", "~recipe.optimizer.nesterov"),
+    (TRAIN, "recipe.schedule._target_=saddlepoint.training.schedules.Steps", "+recipe.schedule.at="),
+    (TRAIN, "training.objective._target_=saddlepoint.training.Standard", "training.objective._target_"),
+    (TRAIN, "+training.objective.betas=3", "training.objective.betas"),
+    (TRAIN, "dataset.network.image_size=text", "dataset.network: "),
+    (TRAIN, "'+dataset.augmentation={_target_: torch.nn.ReLU}'", "dataset.augmentation"),  # takes no generator
+    (TABLE, "training.objective.warmup=3", "training"),  # what its config does not have
     (TRAIN, "recipe.optimizer._target_=builtins.dict", "torch.optim.Optimizer"),
     (TRAIN, "output_dir=~nobody-of-this-name/x", "~nobody-of-this-name"),
     (TRAIN, "dataset.data.held_out=5000", "dataset.data.held_out"),
@@ -96,6 +109,8 @@ MISTAKES = [
     (TABLE, "model=wide", "models"),  # train.py's way to choose
     (TABLE, "models=[] trainings=pgd", "trainings"),
     (TABLE, "seeds=0", "seeds"),
+    (TABLE, "evaluation.attacks.pgd=null", "evaluation.attacks=[natural,fgsm,pgd]"),  # to drop a row
+    (TABLE, "attacks.pgd=null", "attacks.pgd"),
     (TABLE, "evaluation.checkpoint=middle", "evaluation.checkpoint"),
     (TABLE, "evaluation.examples=501", "evaluation.examples"),  # more than there are images
     (HISTOGRAMS, "landscape.starts=1", "landscape.starts"),
@@ -347,6 +362,10 @@ def test_accuracy_table_measures_only_what_is_missing(command: Run, trained: Pat
     assert "measuring" not in command(TABLE, *arguments).out
     assert table.read_bytes() == before
     assert command(TABLE, *arguments, "attacks.pgd.steps=3").out.count("measuring") == 1
+
+
+def test_a_row_that_is_no_name_is_refused(command: Run, trained: Path) -> None:
+    assert refused(command(TABLE, *SCRIPT, "evaluation.attacks=[natural,null]", f"output_dir={trained}"), "None")
 
 
 def test_accuracy_table_has_a_place_for_what_is_not_trained(command: Run, trained: Path) -> None:

@@ -269,6 +269,22 @@ def test_the_stream_goes_on_exactly(taken: int) -> None:
             assert torch.equal(here, there)
 
 
+@pytest.mark.parametrize(
+    ("augmentation", "named"),
+    [
+        (lambda x: x, "TypeError"),  # no generator
+        (lambda x, generator: x[0], r"\(1, 4, 4\)"),
+        (lambda x, generator: 2 * x - 1, r"not in \[0, 1\]"),
+        (lambda x, generator: None, "NoneType"),
+    ],
+    ids=["without a generator", "one image", "normalised", "nothing"],
+)
+def test_an_augmentation_has_to_make_images_of_images(augmentation: Any, named: str) -> None:
+    split = Split(torch.randint(256, (6, 1, 4, 4), dtype=torch.uint8), torch.arange(6), 255)
+    with pytest.raises(InputError, match=f"dataset.augmentation .*{named}"):
+        Batches(split, 2, torch.Generator(), augmentation, torch.Generator())
+
+
 @pytest.mark.parametrize("size", [0, -1, 11])
 def test_impossible_batch_sizes_are_refused(size: int) -> None:
     with pytest.raises(InputError, match=r"recipe\.batch_size=.*expected between 1 and the 10 training images"):

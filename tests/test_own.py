@@ -182,6 +182,27 @@ def test_a_wrong_network_is_found_before_training(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("returned", "named"),
+    [
+        ("(loss(logits, y).mean(), logits)", "expected losses of shape"),
+        ("loss(logits, y)", "expected losses of shape"),
+        ("(loss(logits.detach(), y).requires_grad_(), logits)", "the weights"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+    ids=["mean loss", "losses alone", "losses without the weights", "a method that fails"],
+)
+def test_a_wrong_method_is_found_before_anything_is_written(
+    mine: Path, command: Run, tmp_path: Path, returned: str, named: str
+) -> None:
+    code = (mine / "mine.py").read_text()
+    (mine / "mine.py").write_text(re.sub(r"    return natural .*", f"    return {returned}", code))
+    outcome = command("train.py", "--config-dir", str(mine), *TINY, "training=mixed", f"output_dir={tmp_path}/out")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "training.objective" in outcome.err and named in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_import_never_replaces_a_run_unasked(mine: Path, command: Run, tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(

@@ -48,14 +48,31 @@ def test_an_error_of_the_arguments_comes_out_as_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "config",
-    [{"_target_": "saddlepoint.threat.Missing"}, {"_target_": "saddlepoint.threat.Threat", "norms": "linf"}],
+    ("part", "named"),
+    [
+        ({"_target_": "saddlepoint.threat.Treat"}, ["part._target_=saddlepoint.threat.Treat: ", "mean Threat?"]),
+        (
+            {"_target_": "saddlepoint.threat.Threat", "norms": "linf", "eps": 1},
+            ["part.norms: ", "mean norm?", "~part.norms"],
+        ),
+        ({"_target_": "saddlepoint.threat.Threat", "norm": "linf"}, ["part.eps is not set", "+part.eps="]),
+        ({"_target_": "builtins.complex", "real": "x"}, ["part: ", "ValueError"]),  # raised by the call itself
+    ],
+    ids=["unknown class", "unknown argument", "missing argument", "failing call"],
 )
-def test_other_errors_are_one_line(config: dict[str, Any]) -> None:
+def test_a_wrong_call_names_the_setting_that_the_user_has(part: dict[str, Any], named: list[str]) -> None:
+    """Not the place that refers to it."""
+    config = OmegaConf.create({"part": part, "whole": {"_target_": "builtins.dict", "a": [{"b": "${part}"}]}})
     with pytest.raises(InputError) as error:
-        build(OmegaConf.create(config))
-    assert "\n" not in str(error.value)
-    assert "saddlepoint.threat" in str(error.value)
+        build(config.whole)
+    assert str(error.value).startswith(named[0]) and "\n" not in str(error.value)
+    assert all(each in str(error.value) for each in named)
+
+
+def test_what_says_nothing_of_its_arguments_is_called() -> None:
+    """As a builtin."""
+    config = {"_target_": "builtins.dict", "a": {"_target_": "builtins.dict", "_partial_": True, "b": 3}}
+    assert build(OmegaConf.create(config))["a"](c=4) == {"b": 3, "c": 4}
 
 
 @pytest.mark.parametrize(

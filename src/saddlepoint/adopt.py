@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -163,6 +164,7 @@ def check(model: nn.Module, x: Tensor, classes: int, *, training_batch: int | No
     """
     with (
         torch.random.fork_rng([x.device] if x.device.type == "cuda" else []),
+        warnings.catch_warnings(action="ignore"),  # the training gives them too, where it follows
         _named("the network cannot be looked at: {}"),
     ):
         with undisturbed(model):
@@ -251,11 +253,16 @@ def _suspect(model: nn.Module, x: Tensor, logits: Tensor, gradient: Tensor) -> N
         sums = found.sum(1)
         if (sums - sums.mean()).abs().amax() < 1e-3 * sums.mean():
             raise InputError("the network returns probabilities; expected logits: leave out its softmax")
-        if far is not logits and farther.amax() < 1.01 * far.amax():
-            raise InputError(
-                f"the network returns numbers that stay between 0 and {farther.amax():.3g} whatever the images; "
-                "expected logits: leave out its sigmoid"
-            )
+    low, high = farther.aminmax()
+    positive = found.amin() >= 0 and high < 1.01 * far.amax()
+    # Far out, all are at one of two ends, as those of a tanh are.
+    at_ends = (torch.minimum(farther - low, high - farther) < 0.01 * (high - low)).all()
+    if far is not logits and (positive or at_ends):
+        low = low.clamp_max(0)
+        raise InputError(
+            f"the network returns numbers that stay between {low:.3g} and {high:.3g} whatever the images; expected "
+            "logits: leave out its sigmoid or tanh"
+        )
     zero = int((gradient == 0).flatten(1).all(1).sum())
     if 2 * zero > len(x):
         raise InputError(

@@ -99,7 +99,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             except (ValueError, TypeError, LookupError, AssertionError) as error:  # Hydra's, of one of the overrides
                 if composed or (culprit := _culprit(config_name)) is None:
                     raise
-                _leave(f"{culprit}: {one_line(error)}")
+                _leave(_explain_override(culprit, error, config_name))
             except Stopped as stopped:
                 if another_process():
                     sys.exit(128 + stopped.signum)
@@ -303,14 +303,22 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
             continue
         if isinstance(expected, DictConfig):
             if not isinstance(value, DictConfig):
-                below = [f"{name}.{each!s}" for each in expected if each not in ("_partial_", "_convert_")]
-                raise InputError(f"{name}={value}; expected settings: {', '.join(below)}")
+                below = [f"{name}.{each!s}={_shown(expected, each)}" for each in expected if each != "_partial_"]
+                raise InputError(f"{name}={value}; expected settings such as {' '.join(below)}")
             if "_target_" in expected and not isinstance(value.get("_target_"), str):
                 raise InputError(f"{name} has no _target_, which says what to make; expected {expected._target_}")
             _compare_below(value, expected, f"{name}.")
         elif isinstance(expected, ListConfig) != isinstance(value, ListConfig) or isinstance(value, DictConfig):
             several = "a list" if isinstance(expected, ListConfig) else "one value"
             raise InputError(f"{name}={value}; expected {several} such as {expected!s}")
+
+
+def _shown(node: DictConfig, key: Any) -> str:
+    """A value for an example; what has parts, or is not there, as dots."""
+    try:
+        return "..." if OmegaConf.is_missing(node, key) or OmegaConf.is_config(node[key]) else str(node[key])
+    except InterpolationResolutionError:
+        return "..."
 
 
 def _explain(error: Exception, config_name: str) -> str:
@@ -352,6 +360,9 @@ def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
         return f"{culprit}: {key} is needed; choose {', '.join(_choices(key))}"
     if override.is_add() and key in known:
         return f"{culprit}: there is a {key} already; write {culprit.lstrip('+')}"
+    above = key.rpartition(".")[0]
+    if above in known and isinstance(whole := OmegaConf.select(compose(config_name, []), above), ListConfig):
+        return f"{culprit}: {above} is a list; write all of it, such as {above}=[{','.join(map(str, whole))}]"
     return f"{culprit}: {one_line(error)}"
 
 
@@ -374,8 +385,7 @@ def settings(config_name: str) -> list[str]:
         below = node if isinstance(node, dict) else {}
         return [above, *(name for key, value in below.items() for name in names(value, f"{above}.{key}"))]
 
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = OmegaConf.to_container(hydra.compose(config_name))
+    config = OmegaConf.to_container(compose(config_name, []))
     assert isinstance(config, dict)
     config = {"experiment": None, **config}  # a group that adds to the others and is nothing itself
-    return [name for key, value in config.items() for name in names(value, str(key))]
+    return [name for key, value in config.items() if key != "hydra" for name in names(value, str(key))]

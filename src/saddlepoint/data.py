@@ -371,6 +371,19 @@ class CropFlip:
         return padded[examples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
+def _try(augmentation: Any, x: Tensor, generator: torch.Generator) -> None:
+    """Raises InputError unless it makes images of images (n, c, h, w) in [0, 1]; it may be somebody's own."""
+    expected = f"expected images {tuple(x.shape)} in [0, 1] of images and a generator"
+    try:
+        made = augmentation(x.clone(), generator)
+    except Exception as error:  # noqa: BLE001 (whatever it raises)
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"dataset.augmentation fails ({text}); {expected}") from None
+    if not isinstance(made, Tensor) or made.shape != x.shape or not ((made >= 0) & (made <= 1)).all():
+        found = f"{tuple(made.shape)}, some not in [0, 1]" if isinstance(made, Tensor) else type(made).__name__
+        raise InputError(f"dataset.augmentation makes {found}; {expected}")
+
+
 class Batches:
     """Endless shuffled minibatches of a split; every epoch is a fresh permutation, a last short batch is dropped.
 
@@ -387,6 +400,8 @@ class Batches:
     ) -> None:
         if not 1 <= size <= len(split):
             raise InputError(f"recipe.batch_size={size}; expected between 1 and the {len(split)} training images")
+        if augmentation is not None:
+            _try(augmentation, split.images(slice(2)), torch.Generator(order.device).manual_seed(0))
         self.split, self.size, self.order = split, size, order
         self.augmentation, self.augment = augmentation, augment
         self.permutation = torch.empty(0, dtype=torch.int64)

@@ -111,8 +111,9 @@ class Lab:
             return None
         if name not in self._attacks:
             known = self.cfg.attacks
-            if name not in known:
-                raise InputError(f"unknown attack {name!r}; choose natural, {', '.join(known)}{nearest(name, known)}")
+            if not isinstance(name, str) or name not in known:
+                near = nearest(str(name), known)
+                raise InputError(f"unknown attack {name!r}; choose natural, {', '.join(known)}{near}")
             if known[name] is None:
                 raise InputError(f"attacks.{name}=null is no attack; leave {name} out of the rows instead")
             self._attacks[name] = build(known[name])

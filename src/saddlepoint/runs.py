@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 import os
+import pkgutil
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -25,11 +27,11 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from saddlepoint.data import expanded, fingerprint
-from saddlepoint.errors import InputError, whole
+from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.results import as_number, canonical, sha256, write_atomically, write_json
 from saddlepoint.runtime import generator
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
@@ -40,6 +42,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 # Networks of this package, which draw their weights from a generator.
 OURS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
+# Keys of a config that say how Hydra builds; the others are arguments.
+DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 # Settings that do not affect the weights.
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "trust_network", "runtime", "weights", "hydra")
 # The choices that make up a name, and the place of the data.
@@ -53,23 +57,84 @@ def one_line(error: BaseException) -> str:
 
 
 def build(config: Any, **extra: Any) -> Any:
-    """The object that a config's `_target_` describes; errors of its arguments come out as themselves."""
+    """The object that a config's `_target_` describes; errors of its arguments come out as themselves.
+
+    Raises InputError that names the setting, as the user has it, where that cannot be called so.
+    """
+    names = dict(_refuse_calls(config, str(config._get_full_key(None)), extra))
     try:
         return hydra.utils.instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
         cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        if isinstance(cause, InputError):
+            raise cause from None
+        text, _, path = one_line(error).partition(" full_key: ")
+        text = text if cause is error else f"{type(cause).__name__}: {one_line(cause)}"
+        raise InputError(f"{names.get(path, path)}: {text}") from error
+
+
+def _refuse_calls(node: Any, path: str, given: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """(path below the whole config, name of the setting that it refers to) of each `_target_` in a config.
+
+    Raises InputError for one that is not there, or does not take what stands beside it and what else is `given`.
+    """
+    if isinstance(node, ListConfig):
+        for index, each in enumerate(node):
+            yield from _refuse_calls(each, f"{path}[{index}]")
+    if not isinstance(node, DictConfig) or node._is_none():
+        return
+    name = str(node._get_full_key(None))
+    arguments = [str(key) for key in node if key not in DIRECTIVES]
+    if "_target_" in node:
+        yield path, name
+        for flag in ("_partial_", "_recursive_"):
+            if not isinstance(node.get(flag, False), bool):
+                raise InputError(f"{name}.{flag}={node[flag]}; choose true or false")
+        _refuse_arguments(_found(f"{name}._target_", node._target_), node, name, {*arguments, *given})
+    if node.get("_recursive_", True):
+        for key in arguments:
+            if not OmegaConf.is_missing(node, key):
+                yield from _refuse_calls(node[key], f"{path}.{key}")
+
+
+def _refuse_arguments(made: Any, node: DictConfig, name: str, given: set[str]) -> None:
+    try:
+        taken = inspect.signature(made, follow_wrapped=False).parameters
+    except ValueError:
+        return  # some of the builtins do not say what they take
+    unknown = sorted(given - {*taken})
+    if unknown and not any(each.kind == each.VAR_KEYWORD for each in taken.values()):
+        near, remedy = nearest(unknown[0], [*taken]), " ".join(f"~{name}.{key}" for key in unknown)
+        takes = f"{node._target_} takes no {', '.join(unknown)}{near}"
+        raise InputError(f"{name}.{unknown[0]}: {takes}; leave out what you added, or add {remedy}")
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    for key, each in list(taken.items())[len(node.get("_args_", ())) :]:
+        if not node.get("_partial_") and key not in given and each.default is each.empty and each.kind not in variable:
+            later = f"++{name}._partial_=true if it is given later"
+            raise InputError(f"{name}.{key} is not set; {node._target_} needs it: add +{name}.{key}=..., or {later}")
+
+
+def _found(setting: str, target: Any) -> Any:
+    """The class or function of this name. Raises InputError naming the setting and the nearest name there is."""
+    try:
+        found = hydra.utils.get_object(target)
+    except Exception as error:  # noqa: BLE001 (importing a module runs it)
+        cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-            if isinstance(cause, InputError):
-                raise cause from None
-            if isinstance(cause, ModuleNotFoundError) and "." not in str(cause.name):
-                raise InputError(
-                    f"{cause.name} cannot be imported; put the folder it is in into PYTHONPATH, or install it"
-                ) from None
-        text = one_line(error).replace(
-            "set env var HYDRA_FULL_ERROR=1 to see chained exception.", one_line(cause) + ";"
-        )
-        raise InputError(text) from error
+        near = ""
+        if isinstance(cause, ModuleNotFoundError) and "." not in str(cause.name):
+            near = "; write the whole name, such as torch.optim.Adam, or put its folder into PYTHONPATH, or install it"
+        else:
+            with suppress(Exception):
+                above, _, last = target.rpartition(".")
+                near = nearest(last, dir(pkgutil.resolve_name(above)))
+        raise InputError(f"{setting}={target}: {one_line(cause)}{near}") from None
+    if not callable(found):
+        raise InputError(f"{setting}={target} is a {type(found).__name__}; expected a class or a function")
+    return found
 
 
 @contextmanager

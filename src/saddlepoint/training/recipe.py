@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,11 +95,7 @@ class Recipe:
         try:
             made = self.optimizer(groups)
         except Exception as error:  # noqa: BLE001 (whatever somebody's optimiser raises)
-            text = " ".join(f"{error}".split())
-            taken = inspect.signature(getattr(self.optimizer, "func", self.optimizer)).parameters
-            needless = [key for key in getattr(self.optimizer, "keywords", ()) if key not in taken]
-            remedy = "".join(f"; leave out recipe.optimizer.{key}, or add ~recipe.optimizer.{key}" for key in needless)
-            raise InputError(f"recipe.optimizer: {text}{remedy}") from None
+            raise InputError(f"recipe.optimizer: {' '.join(str(error).split())}") from None
         if not isinstance(made, Optimizer):
             raise InputError(f"recipe.optimizer makes a {type(made).__name__}; expected a torch.optim.Optimizer")
         return made
