@@ -38,7 +38,7 @@ def _cifar10(model: str, attack: str, name: str, table: str) -> Row:
 
 
 SIMPLE = "report-fast/tables/accuracy"
-WIDE = "report-fast,models=wide,trainings=pgd/tables/accuracy-first"
+WIDE = "report-fast,models=wide,trainings=pgd/tables/accuracy-first1000"
 
 
 ROWS = [
@@ -50,9 +50,9 @@ ROWS = [
     _cifar10("simple", "none", "natural", SIMPLE),
     _cifar10("simple", "FGSM", "fgsm", SIMPLE),
     _cifar10("simple", "PGD, 20 steps", "pgd", SIMPLE),
-    _cifar10("wide", "none", "natural", f"{WIDE}2000"),
-    _cifar10("wide", "FGSM", "fgsm", f"{WIDE}2000"),
-    _cifar10("wide", "PGD, 20 steps", "pgd", f"{WIDE}1000"),
+    _cifar10("wide", "none", "natural", WIDE),
+    _cifar10("wide", "FGSM", "fgsm", WIDE),
+    _cifar10("wide", "PGD, 20 steps", "pgd", WIDE),
 ]
 
 
