@@ -325,3 +325,8 @@ def test_only_differences_of_an_evaluation_are_told(tmp_path: Path) -> None:
     assert told("evaluation.seed=0", "models=[simple,wide]") == {}  # as it is anyway
     assert told("evaluation.seed=1", "models=[simple]") == {"evaluation.seed": 1, "models": ["simple"]}
     assert told("attacks.pgd.steps=100") == {"attacks.pgd.steps": 100}
+
+
+def test_settings_named_by_numbers_are_built() -> None:
+    described = OmegaConf.create({"_target_": "builtins.dict", "grow": {16: 0.5, 24: 0.75}})
+    assert build(described) == {"grow": {16: 0.5, 24: 0.75}}

@@ -86,13 +86,13 @@ def _refuse_calls(node: Any, path: str, given: Iterable[str] = ()) -> Iterator[t
     if not isinstance(node, DictConfig) or node._is_none():
         return
     name = str(node._get_full_key(None))
-    arguments = [str(key) for key in node if key not in DIRECTIVES]
+    arguments = [key for key in node if key not in DIRECTIVES]  # an image size in recipe.grow is a number
     if "_target_" in node:
         yield path, name
         for flag in ("_partial_", "_recursive_"):
             if not isinstance(node.get(flag, False), bool):
                 raise InputError(f"{name}.{flag}={node[flag]}; choose true or false")
-        _refuse_arguments(_found(f"{name}._target_", node._target_), node, name, {*arguments, *given})
+        _refuse_arguments(_found(f"{name}._target_", node._target_), node, name, {*map(str, arguments), *given})
     if node.get("_recursive_", True):
         for key in arguments:
             if not OmegaConf.is_missing(node, key):
