@@ -86,17 +86,18 @@ def _refuse_calls(node: Any, path: str, given: Iterable[str] = ()) -> Iterator[t
     if not isinstance(node, DictConfig) or node._is_none():
         return
     name = str(node._get_full_key(None))
-    arguments = [key for key in node if key not in DIRECTIVES]  # an image size in recipe.grow is a number
+    # By their keys, of which some are numbers: image sizes in recipe.grow.
+    arguments = {key: str(key) for key in node if key not in DIRECTIVES}
     if "_target_" in node:
         yield path, name
         for flag in ("_partial_", "_recursive_"):
             if not isinstance(node.get(flag, False), bool):
                 raise InputError(f"{name}.{flag}={node[flag]}; choose true or false")
-        _refuse_arguments(_found(f"{name}._target_", node._target_), node, name, {*map(str, arguments), *given})
+        _refuse_arguments(_found(f"{name}._target_", node._target_), node, name, {*arguments.values(), *given})
     if node.get("_recursive_", True):
-        for key in arguments:
+        for key, text in arguments.items():
             if not OmegaConf.is_missing(node, key):
-                yield from _refuse_calls(node[key], f"{path}.{key}")
+                yield from _refuse_calls(node[key], f"{path}.{text}")
 
 
 def _refuse_arguments(made: Any, node: DictConfig, name: str, given: set[str]) -> None:
