@@ -155,6 +155,7 @@ print(json.dumps(load_model()(torch.ones(1, 1, 4, 4)).tolist()))
 """
 
 
+@pytest.mark.slow  # each of them starts a process
 @pytest.mark.parametrize(
     ("network", "code"),
     [
