@@ -18,6 +18,7 @@ KINDS: dict[str, Callable[..., Found]] = {
     "gradient_angles": Found,
     "layers": Learned,
     r"maxima-\d+": Maxima.read,
+    "samples-(linf|l2)": Found,
     "segments": Between,
     "trajectories": Found,
     "zero_gradients": Share,
