@@ -312,6 +312,12 @@ def test_what_is_suspected_can_be_overruled(make: Callable[[], nn.Module], messa
         check(model, x, 2, trust=True)
 
 
+def test_a_soft_cap_of_logits_is_taken() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        check(Function(lambda z, _: 30 * torch.tanh(z / 30)), torch.rand(4, 1, 4, 4), 2)
+
+
 def test_black_pixels_of_real_images_are_more_than_a_suspicion() -> None:
     x = torch.rand(4, 1, 4, 4)
     x[1:, :, :2] = 0

@@ -255,8 +255,8 @@ def _suspect(model: nn.Module, x: Tensor, logits: Tensor, gradient: Tensor) -> N
             raise InputError("the network returns probabilities; expected logits: leave out its softmax")
     low, high = farther.aminmax()
     positive = found.amin() >= 0 and high < 1.01 * far.amax()
-    # Far out, all are at one of two ends, as those of a tanh are.
-    at_ends = (torch.minimum(farther - low, high - farther) < 0.01 * (high - low)).all()
+    # Far out, all are at one of two ends, as those of a tanh are. Wide apart they are a soft cap of logits.
+    at_ends = high - low < 20 and (torch.minimum(farther - low, high - farther) < 0.01 * (high - low)).all()
     if far is not logits and (positive or at_ends):
         low = low.clamp_max(0)
         raise InputError(
