@@ -38,7 +38,7 @@ def _cifar10(model: str, attack: str, name: str, table: str) -> Row:
 
 
 SIMPLE = "report-fast/tables/accuracy"
-WIDE = "report-fast,models=wide,trainings=pgd/tables/accuracy-first1000"
+WIDE = "report-fast,evaluation.batch_size=100,f5868c9c97/tables/accuracy-first1000"
 
 
 ROWS = [

@@ -49,10 +49,8 @@ SCRIPTS = ("models", "trainings", "seeds", "jobs", "items", "landscape", "evalua
 TELLING = ("report.sources", "report.epsilon.steps", "report.epsilon.queries")
 # Settings of reproduce.py alone.
 PLANNING = ("jobs", "items")
-# What a report is not named after: more seeds refine it, parts and checkpoints have files of their own, and how the
-# passes were made its tables say.
-CUT = ("evaluation.examples", "evaluation.checkpoint", "evaluation.precision", "evaluation.batch_size")
-UNNAMED = ("seeds", *PLANNING, *CUT)
+# What a report is not named after: more seeds refine it, and parts and checkpoints have files of their own.
+UNNAMED = ("seeds", *PLANNING, "evaluation.examples", "evaluation.checkpoint")
 
 
 class Lab:

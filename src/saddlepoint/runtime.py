@@ -200,9 +200,8 @@ class Runtime:
             torch.cuda.set_device(self.torch_device)
             # float32 means float32: convolutions would otherwise round to 10 bits of mantissa (TF32).
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.benchmark = (
-                True  # batches keep their shape: the fastest convolutions are looked for once
-            )
+            # Batches keep their shape, so the fastest convolutions are looked for once.
+            torch.backends.cudnn.benchmark = True
         else:
             keep_freed_memory()
         if self.threads is not None:
