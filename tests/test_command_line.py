@@ -290,6 +290,19 @@ def test_variations_have_runs_and_reports_of_their_own(command: Run, trained: Pa
     assert sorted(eps for title in titles for eps in ("2/16", "3/16") if eps in title) == ["2/16", "3/16"]
 
 
+def test_attacks_in_bfloat16_have_results_and_a_report_of_their_own(command: Run, trained: Path) -> None:
+    arguments = [*SCRIPT, f"output_dir={trained}"]
+    assert command(TABLE, *arguments).status == 0
+    before = files(trained)
+    shown = command(TABLE, *arguments, "evaluation.precision=bfloat16")
+    assert shown.status == 0 and "Made in a lower precision" in shown.out
+    after = files(trained)
+    assert {name: after[name] for name in before} == before
+    measured = [name for name in after.keys() - before.keys() if "/results/" in name]
+    assert len(measured) == 2 and all(b'"precision": "bfloat16"' in after[name] for name in measured)
+    assert command(TABLE, *arguments, "evaluation.precision=half").status == 2
+
+
 def test_killed_and_started_again_it_ends_as_if_undisturbed(command: Run, tmp_path: Path) -> None:
     settings = ["training=fgsm", "recipe.steps=40", "recipe.evaluations=4", "recipe.monitor.examples=20"]
     settings += ["runtime.threads=1", "logger=none", "recipe.monitor.steps=1"]
