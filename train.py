@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 from saddlepoint.adopt import check
 from saddlepoint.cli import entry
 from saddlepoint.errors import InputError
+from saddlepoint.files import sha256
 from saddlepoint.lab import next_command
-from saddlepoint.results import sha256
 from saddlepoint.runs import Run, build
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training import Recipe, Trainer

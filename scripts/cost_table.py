@@ -22,11 +22,12 @@ from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
 from saddlepoint.errors import InputError
+from saddlepoint.files import read_json
 from saddlepoint.jobs import die_with_parent
 from saddlepoint.lab import Lab
-from saddlepoint.report.table import Cell, Table, named
-from saddlepoint.results import read_json
 from saddlepoint.runs import CONFIGS, build, compose, for_training, typed
+from saddlepoint.show.names import named
+from saddlepoint.show.table import Cell, Table
 from saddlepoint.threat import parse_number
 from saddlepoint.training import Recipe
 
@@ -184,7 +185,7 @@ def main(cfg: DictConfig) -> None:
         for recipe in recipes
     ]
     with lab.report() as out:
-        out.table(f"cost-{lab.runtime.torch_device.type}", table(rows, dataset=cfg.dataset.name))
+        out.add(f"cost-{lab.runtime.torch_device.type}", table(rows, dataset=cfg.dataset.name))
     out.tell()
 
 

@@ -28,8 +28,8 @@ from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.cli import entry
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
+from saddlepoint.files import write_atomically
 from saddlepoint.lab import Lab
-from saddlepoint.results import write_atomically
 from saddlepoint.runs import DIRECTIVES
 from saddlepoint.runtime import generator
 
@@ -202,7 +202,7 @@ def main(cfg: DictConfig) -> None:
     split, total = lab.test_images, lab.total
     part = "" if len(split) == total else f"-first{len(split)}"
     attacks = {name: lab.pgd(name) for name in settings.attacks if name != "natural"}
-    networks = list(lab.subjects(cfg.models, cfg.trainings))
+    networks = lab.subjects(cfg.models, cfg.trainings)
     if not networks:
         raise InputError("nothing to export; train a network first: python train.py --help")
     for subject in networks:

@@ -16,8 +16,8 @@ from saddlepoint.adopt import check, check_range, load_weights
 from saddlepoint.cli import entry
 from saddlepoint.data import expanded
 from saddlepoint.errors import InputError
+from saddlepoint.files import sha256
 from saddlepoint.lab import next_command
-from saddlepoint.results import sha256
 from saddlepoint.runs import Run, build
 from saddlepoint.runtime import Runtime, provenance
 from saddlepoint.training.checkpoint import write_weights

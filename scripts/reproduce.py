@@ -23,9 +23,9 @@ from saddlepoint.jobs import Training, spread, train
 from saddlepoint.lab import Lab, next_command
 from saddlepoint.paper import ITEMS, named, planned, write, write_page
 from saddlepoint.paper.item import Item
-from saddlepoint.report.folder import Report
 from saddlepoint.runs import for_training, typed
 from saddlepoint.runtime import duration
+from saddlepoint.show.folder import Report
 
 log = logging.getLogger("reproduce")
 
@@ -35,14 +35,13 @@ FIRST = ("accuracy", "landscape")  # what a newcomer waits for
 def plan(lab: Lab, items: Sequence[Item]) -> list[Training]:
     """The trainings of the networks that items are made of."""
     settings = for_training(typed())
-    return [
-        Training(
-            lab.run(model, training, seed),
-            [*settings, f"model={model}", f"training={training}", f"seed={seed}"],
-            source=lab.run(model, "standard", seed) if training == "static" else None,  # whose examples it learns
-        )
-        for model, training, seed in planned(lab.cfg, items)
-    ]
+    plan = []
+    for model, training, seed in planned(lab, items):
+        run = lab.run(model, training, seed)
+        source = lab.run(model, run.taught_by, seed) if run.taught_by else None
+        choices = [f"model={model}", f"training={training}", f"seed={seed}"]
+        plan.append(Training(run, [*settings, *choices], source))
+    return plan
 
 
 def make(lab: Lab, items: Sequence[Item], trainings: Sequence[Training]) -> dict[str, Report]:

@@ -15,8 +15,8 @@ from saddlepoint.attacks import PGD, Targeted, undisturbed
 from saddlepoint.data import load
 from saddlepoint.errors import InputError
 from saddlepoint.losses import CrossEntropy, LogOdds, Margin
+from saddlepoint.measure.result import interval
 from saddlepoint.models import CNN
-from saddlepoint.results import interval
 from saddlepoint.runtime import has_fast_bfloat16
 from saddlepoint.threat import Threat
 

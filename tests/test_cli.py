@@ -12,30 +12,20 @@ from omegaconf import OmegaConf
 
 from saddlepoint.cli import _memory, arguments
 from saddlepoint.errors import InputError
-from saddlepoint.evaluation.subject import Subject
+from saddlepoint.measure.subject import Subject
 from saddlepoint.runs import CONFIGS, compose
 from saddlepoint.training.trainer import Trainer
 
 
-def test_help_of_training_lists_what_the_files_offer(command: Run) -> None:
-    page = command("train.py", "--help").out
-    assert "\npython train.py" in page
+@pytest.mark.parametrize("script", ["train.py", "scripts/accuracy_table.py", "scripts/reproduce.py"])
+def test_help_begins_with_the_script_and_lists_the_choices(command: Run, script: str) -> None:
+    page = command(script, "--help").out
+    assert f"python {script}" in page
     for group in ("dataset", "model", "training", "recipe", "threat", "attack", "logger", "runtime"):
         choices = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
-        assert f"\n  {group}=" in page
-        assert f"  {choices}\n" in page
-    assert "\n  seed=0 " in page
+        assert f"{group}: {choices}\n" in page
+    assert "hydra/" not in page
     assert max(map(len, page.splitlines())) <= 120
-
-
-@pytest.mark.parametrize("script", ["accuracy_table", "loss_histograms", "reproduce"])
-def test_help_of_scripts(command: Run, script: str) -> None:
-    page = command(f"scripts/{script}.py", "-h").out
-    assert f"python scripts/{script}.py" in page
-    assert "\n  dataset=digits" in page
-    assert "\n  models=" in page  # scripts choose runs in their own way
-    assert "\n  model=" not in page
-    assert "\n  seed=" not in page
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import yaml
 from command_line import ROOT, TINY, Run, call, killed_after, refused
 
 from saddlepoint.data import MNIST_MD5
-from saddlepoint.results import read_json
+from saddlepoint.files import read_json
 from saddlepoint.training.checkpoint import RunDirectory
 
 TRAIN, TABLE, HISTOGRAMS, REPRODUCE, TRANSFER, FILTERS, EXPORT = (

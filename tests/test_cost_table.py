@@ -10,7 +10,7 @@ import pytest
 from command_line import Outcome, load_script
 
 from saddlepoint.errors import InputError
-from saddlepoint.results import read_json
+from saddlepoint.files import read_json
 
 Calls = list[tuple[list[str], int]]
 SETTINGS = ["recipe=fast", "models=[simple]", "trainings=[standard,pgd]", "report.cost.seconds=4", "logger=wandb"]

@@ -11,7 +11,7 @@ import pytest
 from command_line import Outcome, run
 
 from saddlepoint.errors import InputError
-from saddlepoint.results import read_json, write_json
+from saddlepoint.files import read_json, write_json
 from saddlepoint.training.checkpoint import RunDirectory
 
 SETTINGS = [

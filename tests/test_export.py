@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from saddlepoint import runs
 from saddlepoint.data import load
 from saddlepoint.errors import InputError
-from saddlepoint.results import read_json
+from saddlepoint.files import read_json
 from saddlepoint.runs import build
 
 Run = Callable[..., Outcome]

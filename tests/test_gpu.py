@@ -10,7 +10,7 @@ from torch import nn
 
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Batches, CropFlip, Split
-from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.measure.accuracy import evaluate
 from saddlepoint.models import CNN, ResNet
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16
 from saddlepoint.threat import Threat

@@ -66,25 +66,31 @@ def test_only_runtime_imports_torch_distributed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["saddlepoint.results", *(name for name in NAMES if name.startswith("saddlepoint.report"))]
+    "name",
+    [
+        "saddlepoint.files",
+        "saddlepoint.measure.result",
+        "saddlepoint.measure.store",
+        *(name for name in NAMES if name.startswith("saddlepoint.show")),
+    ],
 )
-def test_results_and_report_need_neither_torch_nor_hydra(name: str) -> None:
+def test_what_is_stored_and_shown_needs_neither_torch_nor_hydra(name: str) -> None:
     assert not {"torch", "torchvision", "hydra", "omegaconf", "wandb"} & reached(name)
 
 
 @pytest.mark.parametrize(
     ("lower", "uppers"),
     [
-        ("saddlepoint.threat", ["attacks", "models", "data", "evaluation", "training", "runtime"]),
-        ("saddlepoint.losses", ["attacks", "models", "data", "evaluation", "training", "runtime"]),
-        ("saddlepoint.attacks", ["models", "data", "evaluation", "training", "runtime", "runs", "lab"]),
-        ("saddlepoint.models", ["attacks", "data", "evaluation", "training", "threat", "runs", "lab"]),
-        ("saddlepoint.data", ["attacks", "models", "evaluation", "training", "threat", "runs", "lab"]),
-        ("saddlepoint.training.objectives", ["evaluation", "data", "runs", "lab", "tracking"]),
-        ("saddlepoint.evaluation.robustness", ["training", "models", "runs", "lab", "tracking"]),
-        ("saddlepoint.training.trainer", ["runs", "lab", "cli", "report", "models", "paper"]),
+        ("saddlepoint.threat", ["attacks", "models", "data", "measure", "training", "runtime"]),
+        ("saddlepoint.losses", ["attacks", "models", "data", "measure", "training", "runtime"]),
+        ("saddlepoint.attacks", ["models", "data", "measure", "training", "runtime", "runs", "lab"]),
+        ("saddlepoint.models", ["attacks", "data", "measure", "training", "threat", "runs", "lab"]),
+        ("saddlepoint.data", ["attacks", "models", "measure", "training", "threat", "runs", "lab"]),
+        ("saddlepoint.training.objectives", ["measure", "data", "runs", "lab", "tracking"]),
+        ("saddlepoint.measure.accuracy", ["training", "models", "runs", "lab", "tracking"]),
+        ("saddlepoint.training.trainer", ["runs", "lab", "cli", "show", "models", "paper"]),
         ("saddlepoint.lab", ["paper", "cli"]),
-        ("saddlepoint.report.page", ["paper", "lab", "runs", "evaluation", "training"]),
+        ("saddlepoint.show.page", ["paper", "lab", "runs", "measure", "training"]),
         ("saddlepoint.paper.item", ["cli"]),
     ],
 )
@@ -94,9 +100,13 @@ def test_imports_run_one_way(lower: str, uppers: list[str]) -> None:
     assert not [name for name in found for upper in uppers if name.startswith(f"saddlepoint.{upper}")]
 
 
-def test_a_report_is_made_without_torch() -> None:
+def test_items_name_neither_torch_nor_hydra() -> None:
+    assert not {name for name in users("torch", "hydra", "omegaconf") if name.startswith("saddlepoint.paper")}
+
+
+def test_a_page_is_made_without_torch() -> None:
     program = (
-        "import sys, saddlepoint.report.tables, saddlepoint.report.figures\n"
+        "import sys, saddlepoint.show.page, saddlepoint.show.charts, saddlepoint.measure.store\n"
         "assert 'matplotlib' in sys.modules\n"
         "assert not {'torch', 'hydra', 'omegaconf', 'wandb', 'sklearn'} & set(sys.modules)"
     )

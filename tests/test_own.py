@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from saddlepoint.data import fingerprint
-from saddlepoint.results import read_json
+from saddlepoint.files import read_json
 
 Run = Callable[..., Outcome]
 GUIDE = (ROOT / "docs" / "guide.md").read_text().split("\n## Your own\n")[1].split("\n## ")[0]

@@ -16,7 +16,8 @@ import torch
 from command_line import ROOT
 from safetensors.numpy import load_file
 
-from saddlepoint.results import read_json, unpack
+from saddlepoint.files import read_json
+from saddlepoint.measure.store import unpack
 from saddlepoint.training.checkpoint import RunDirectory
 
 pytestmark = pytest.mark.slow  # every test starts two or three processes

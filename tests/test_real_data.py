@@ -9,7 +9,7 @@ import torch
 
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Data, load
-from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.measure.accuracy import evaluate
 from saddlepoint.models import CNN
 from saddlepoint.threat import Threat
 from saddlepoint.training.objectives import Adversarial

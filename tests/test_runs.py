@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from saddlepoint.data import fingerprint
 from saddlepoint.errors import InputError
+from saddlepoint.files import read_json
 from saddlepoint.models import CNN
-from saddlepoint.results import read_json
 from saddlepoint.runs import (
     Run,
     build,

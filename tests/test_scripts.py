@@ -10,7 +10,7 @@ import pytest
 import torch
 from command_line import TINY, Run, call, refused
 
-from saddlepoint.results import read_csv, read_json
+from saddlepoint.files import read_csv, read_json
 from saddlepoint.training.trainer import Trainer
 
 # The networks that the tables need, all simple.

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD
 from saddlepoint.data import load
-from saddlepoint.evaluation.robustness import evaluate
 from saddlepoint.losses import CrossEntropy, Loss, Margin
+from saddlepoint.measure.accuracy import evaluate
+from saddlepoint.measure.result import interval
 from saddlepoint.models import CNN
-from saddlepoint.results import interval
 from saddlepoint.threat import Threat
 
 ELSEWHERE = "in the environment of make benchmark only"

@@ -40,14 +40,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
 from saddlepoint.data import Batches, Data, Split, load
-from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.files import write_json
+from saddlepoint.measure.accuracy import evaluate
 from saddlepoint.models import CNN
-from saddlepoint.report.charts import STYLE, print_figure
-from saddlepoint.report.figures import COLOURS
-from saddlepoint.report.table import Cell, Table
-from saddlepoint.results import write_json
 from saddlepoint.runs import build
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
+from saddlepoint.show.charts import STYLE, print_figure
+from saddlepoint.show.names import COLOURS
+from saddlepoint.show.table import Cell, Table
 from saddlepoint.threat import Threat
 from saddlepoint.tracking import Tracker
 from saddlepoint.training import Monitor, Recipe, Trainer

@@ -11,7 +11,7 @@ import sys
 from safetensors import safe_open
 from safetensors.torch import save
 
-from saddlepoint.results import sha256, write_atomically, write_json
+from saddlepoint.files import sha256, write_atomically, write_json
 from saddlepoint.training.checkpoint import RunDirectory, in_eight_bits
 
 for folder in sys.argv[1:]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from saddlepoint.results import digest, write_atomically, write_json
+from saddlepoint.files import digest, write_atomically, write_json
 from saddlepoint.runs import Run
 
 # Settings that a run of the earlier layout could not have.

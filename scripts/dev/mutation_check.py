@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from saddlepoint.results import write_json
+from saddlepoint.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("src", "configs", "scripts", "tests", "train.py", "pyproject.toml")
@@ -48,8 +48,10 @@ MUTANTS = {
     "RunDirectory.read_state constant 0, RunDirectory.discard_states drop 0, read_weights negate 1",
     "data.py": "Split.images compute 0, _split slice 0, _digits constant 0, CropFlip.__call__ compute 1, "
     "CropFlip.__call__ constant 5, Batches.next compare 0",
-    "results.py": "write_atomically receiver 0, measured compare 0, interval constant 1",
-    "evaluation/robustness.py": "evaluate negate 5, evaluate compute 6",
+    "files.py": "write_atomically receiver 0",
+    "measure/store.py": "measured compare 0",
+    "measure/result.py": "interval constant 1",
+    "measure/accuracy.py": "evaluate negate 5, evaluate compute 6",
 }
 
 

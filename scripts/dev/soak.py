@@ -34,12 +34,13 @@ from tqdm import tqdm
 from saddlepoint.attacks import PGD
 from saddlepoint.cli import entry
 from saddlepoint.data import load
+from saddlepoint.files import read_json, write_json
 from saddlepoint.losses import CrossEntropy, Loss, Margin
+from saddlepoint.measure.store import Unfinished
 from saddlepoint.models import CNN
-from saddlepoint.report.table import Cell, Table
-from saddlepoint.results import Unfinished, read_json, write_json
 from saddlepoint.runs import build
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
+from saddlepoint.show.table import Cell, Table
 from saddlepoint.threat import Threat
 
 log = logging.getLogger("soak")
@@ -118,7 +119,7 @@ class Kills:
             "sklearn.datasets",
             "saddlepoint.cli",
             "saddlepoint.training",
-            "saddlepoint.report.tables",
+            "saddlepoint.paper",
         ]
         self.context.set_forkserver_preload(imports)
         self.counts = dict.fromkeys(MOMENTS, 0)

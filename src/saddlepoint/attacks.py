@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Attack(Protocol):
-    """What a measurement needs of an attack: ours, or another library's (evaluation/autoattack.py)."""
+    """What a measurement needs of an attack: ours, or another library's (measure/autoattack.py)."""
 
     @property
     def threat(self) -> Threat: ...

@@ -56,7 +56,7 @@ OPTIONAL = ("augmentation", "grow")
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make a function of the config a command: Hydra's overrides and sweeps, --help, and errors of one line.
 
-    The help page is the docstring of the function's module, and what the config files say of themselves.
+    The help page begins with the docstring of the function's module.
     Exit status: 2 for what the user can mend, 130 for SIGINT (Ctrl-C) and 143 for SIGTERM.
     """
 
@@ -85,12 +85,11 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             composed.clear()
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us instead of being printed with hints
             logging.getLogger("matplotlib").setLevel(logging.WARNING)
-            if {"-h", "--help"} & set(sys.argv[1:]):
-                print(help_page(function.__globals__["__doc__"], config_name))
-                return
             handlers = {each: signal.signal(each, _stop) for each in STOPS}
             try:
                 sys.argv[1:] = arguments(sys.argv[1:], config_name)
+                if {"-h", "--help"} & set(sys.argv[1:]):  # which configs/hydra/quiet.yaml lays out
+                    sys.argv.append(f"hydra.help.header={_in_quotes(function.__globals__['__doc__'].strip())}")
                 main()
             except InputError as error:
                 _leave(str(error))
@@ -135,32 +134,6 @@ def _memory(cfg: DictConfig, setting: str) -> Iterator[None]:
         held_out = ", or for held-out images +monitor.batch_size=50" if setting == "recipe.batch_size" else ""
         mend = "" if size is None else f"; lower it{held_out}"
         raise InputError(f"{what} not fit in the device's memory{mend}") from None
-
-
-def help_page(usage: str, config_name: str) -> str:
-    """Usage, the groups with their choices and the settings, each with the comment beside it in configs/."""
-    text = "".join((CONFIGS / f"{name}.yaml").read_text() for name in ("run", config_name))
-    groups = re.findall(r"^  - (\w+): (\w+) *# *(.*)", text, re.M)
-    settings = re.findall(r"^(\w+): ([^#\n]*?) *# *(.*)", text, re.M)
-    plurals = {name for name, _, _ in settings}  # a script's models=[simple,wide] stands for model=
-
-    def listed(items: list[tuple[str, str, str]], choices: bool) -> list[str]:
-        return [
-            f"  {f'{name}={default}':<34} {meaning}" + (f"\n{'':37}{', '.join(_choices(name))}" if choices else "")
-            for name, default, meaning in items
-            if f"{name}s" not in plurals
-        ]
-
-    return "\n".join(
-        [
-            usage.strip(),
-            "\nChoices (what is taken when nothing is said, what it is for, all there are):",
-            *listed(groups, choices=True),
-            "\nSettings (any value in the configuration can be given so):",
-            *listed(settings, choices=False),
-            "\nEvery setting: --cfg job. A sweep: -m seed=0,1,2. Configs of your own: --config-dir mine",
-        ]
-    )
 
 
 def _choices(group: str) -> list[str]:

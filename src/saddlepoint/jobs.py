@@ -17,8 +17,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from saddlepoint.errors import InputError, whole
-from saddlepoint.results import read_csv
-from saddlepoint.runs import CONFIGS, Run
+from saddlepoint.files import read_csv
+from saddlepoint.runs import CONFIGS, Run, build
 from saddlepoint.runtime import Runtime, duration, visible_gpus
 
 log = logging.getLogger(__name__)
@@ -40,15 +40,12 @@ class Training:
     """
 
     def __init__(self, run: Run, settings: Sequence[str], source: Run | None = None) -> None:
-        self.directory, recipe = run.directory, run.config.recipe
+        self.directory = run.directory
         # A sweep may be written in a config file: this is one job of it.
         self.command = ["train.py", *settings, "hydra.mode=RUN"]
-        # Forward and backward passes an example, the unit in which the progress bar counts; train.py refuses nonsense.
-        steps = recipe.attack.steps if isinstance(recipe.attack.steps, int) else 1
-        passes = {"standard": 1, "static": 1, "fgsm": 2, "fgsm_rs": 2, "trades": 3 + steps}
-        self.cost = passes.get(str(run.config.training.name), 1 + steps)
+        self.cost = passes(run)
         self.after = source.directory.path if source else None
-        self.evaluations = recipe.evaluations
+        self.evaluations = run.config.recipe.evaluations
         self.gpu: str | None = None
         self.failure: str | None = None  # why it failed
 
@@ -86,6 +83,17 @@ class Training:
             reason = ended if status < 0 or not said else said[-1].removeprefix("error: ")
             self.failure = f"{shlex.join(['python', *self.command])} failed: {reason}"
         return True
+
+
+def passes(run: Run) -> int:
+    """Forward and backward passes an example, the unit in which the progress bar counts.
+
+    1 for a method that does not say how many, and for nonsense, which train.py refuses.
+    """
+    try:
+        return int(getattr(build(run.config.training.objective), "passes", 1))
+    except InputError:
+        return 1
 
 
 def run(script: str, settings: list[str], output: str, environment: dict[str, str]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -16,11 +17,10 @@ from omegaconf import DictConfig
 from saddlepoint.attacks import PGD, Attack
 from saddlepoint.data import Data, Split, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
-from saddlepoint.evaluation.autoattack import AutoAttack
-from saddlepoint.evaluation.result import Accuracy, Result
-from saddlepoint.evaluation.subject import Subject
-from saddlepoint.report.folder import Report, for_any_script
-from saddlepoint.results import canonical
+from saddlepoint.files import canonical
+from saddlepoint.measure.autoattack import AutoAttack
+from saddlepoint.measure.result import Accuracy, Result
+from saddlepoint.measure.subject import Subject
 from saddlepoint.runs import (
     Run,
     build,
@@ -37,12 +37,14 @@ from saddlepoint.runs import (
     typed,
 )
 from saddlepoint.runtime import PRECISIONS, Runtime
+from saddlepoint.show.folder import Report, for_any_script
 from saddlepoint.training.checkpoint import CHECKPOINTS
 
 log = logging.getLogger(__name__)
 
 Settings = DictConfig  # composed from evaluate.yaml
 Network = tuple[str, str, int]  # model, training, seed
+R = TypeVar("R", covariant=True)
 
 # Settings of the scripts; those that change a measurement itself begin like the latter.
 SCRIPTS = ("models", "trainings", "seeds", "jobs", "items", "landscape", "evaluation", "report")
@@ -51,6 +53,26 @@ TELLING = ("report.sources", "report.epsilon.steps", "report.epsilon.queries")
 PLANNING = ("jobs", "items")
 # What a report is not named after: more seeds refine it, and parts and checkpoints have files of their own.
 UNNAMED = ("seeds", *PLANNING, "evaluation.examples", "evaluation.checkpoint")
+
+
+@dataclass(frozen=True)
+class Measurement(Generic[R]):
+    """What is to be measured of a network.
+
+    Args:
+        make: measures it, or reads what was measured; with the network of the source, if there is one.
+        source: another network that it takes, on which examples are made, say.
+        checkpoint: of the network; for None the configured one.
+    """
+
+    network: Network
+    make: Callable[[Lab, Subject, Subject | None], R]
+    source: Network | None = None
+    checkpoint: str | None = None
+
+    @property
+    def networks(self) -> list[Network]:
+        return [self.network] if self.source is None else [self.network, self.source]
 
 
 class Lab:
@@ -77,6 +99,7 @@ class Lab:
         """What is measured from here on names this script as its command, with what was typed and these settings."""
         kept = [each for each in typed() if each.split("=")[0] not in PLANNING]
         self.command = command(f"scripts/{script}.py", *kept, *settings)
+        self._subjects: dict[tuple[Path, str], Subject] = {}
 
     @cached_property
     def data(self) -> Data:
@@ -145,63 +168,70 @@ class Lab:
                 log.warning("not trained yet: %s", directory.path)
                 self.missing.append(directory.path)
             return None
-        trained, wanted = directory.read_config().get("threat"), run.definition["threat"]
-        if canonical(trained) != canonical(wanted):  # which a config file of the user's can change under a name
-            difference = difference_between(trained, wanted, "threat")
-            raise InputError(f"{directory.path} is of another threat ({difference}); make it again with overwrite=true")
-        device = self.runtime.torch_device
-        return Subject(
-            directory, checkpoint, lambda: run.load(checkpoint, device), self.runtime, self.command, self._own_data
-        )
+        if (directory.path, checkpoint) not in self._subjects:
+            trained, wanted = directory.read_config().get("threat"), run.definition["threat"]
+            if canonical(trained) != canonical(wanted):  # which a config file of the user's can change under a name
+                difference = difference_between(trained, wanted, "threat")
+                raise InputError(
+                    f"{directory.path} is of another threat ({difference}); make it again with overwrite=true"
+                )
+            device = self.runtime.torch_device
+            self._subjects[directory.path, checkpoint] = Subject(
+                directory, checkpoint, lambda: run.load(checkpoint, device), self.runtime, self.command, self._own_data
+            )
+        return self._subjects[directory.path, checkpoint]
 
-    def subjects(
-        self, models: Sequence[str], trainings: Sequence[str], seeds: int | None = None, checkpoint: str | None = None
-    ) -> Iterator[Subject]:
-        """Finished runs of these models and trainings in the first `seeds` (as configured); says which are missing."""
-        for name, values in (("models", models), ("trainings", trainings)):
-            listed(name, values)
-        whole(self.cfg.seeds, "seeds")
-        for training in trainings:
-            for model in models:
-                for seed in range(self.cfg.seeds if seeds is None else seeds):
-                    found = self.subject(model, training, seed, checkpoint)
-                    if found:
-                        yield found
-
-    def measure(
-        self, of: Sequence[Subject], name: str, source: Subject | None = None, examples: int | None = None
-    ) -> list[Result[Accuracy]]:
-        """The accuracy of each under an attack, by its name. The slowest see only the first `report.at_most` images.
-
-        A network that is the source itself is left out; it is an InputError if there is no other.
-        """
-        others = [each for each in of if source is None or each.directory.path != source.directory.path]
-        if of and source and not others:
-            raise InputError(f"{source.directory.path} is no independent source for itself; choose another seed for it")
-        limits = [limit for limit in (examples, self.cfg.report.at_most.get(name)) if limit is not None]
-        part = self.test_images.take(min([len(self.test_images), *limits]))
-        attack = self.attack(name)
-        if isinstance(attack, AutoAttack):
-            attack.check(part.pixels.shape)
-        return [self.accuracy(each, name, attack, part, source) for each in others]
+    def measure(self, wanted: Measurement[R]) -> R | None:
+        """It, measured now or earlier; None where one of its networks is not trained."""
+        subject = self.subject(*wanted.network, wanted.checkpoint)
+        source = self.subject(*wanted.source) if wanted.source else None
+        return None if subject is None or (wanted.source and source is None) else wanted.make(self, subject, source)
 
     def accuracy(
-        self, subject: Subject, name: str, attack: Attack | None, split: Split, source: Subject | None = None
+        self,
+        subject: Subject,
+        name: str,
+        attack: Attack | None = None,
+        source: Subject | None = None,
+        examples: int | None = None,
+        limited: bool = True,
     ) -> Result[Accuracy]:
-        """The accuracy on a part of the test images, with the batch size and the seed of the settings."""
+        """The accuracy under an attack, one of `attacks` unless it is given, on the first `examples` test images.
+
+        `limited`: the slowest see only the first `report.at_most` images. With `source` the examples are made there.
+        """
         settings = self.cfg.evaluation
         if settings.precision not in PRECISIONS:
             raise InputError(f"evaluation.precision={settings.precision}; choose {' or '.join(PRECISIONS)}")
+        limits = [examples, self.cfg.report.at_most.get(name) if limited else None]
+        part = self.test_images.take(min([len(self.test_images), *(limit for limit in limits if limit is not None)]))
+        attack = attack or self.attack(name)
+        if isinstance(attack, AutoAttack):
+            attack.check(part.pixels.shape)
         return subject.accuracy(
             name,
             attack,
-            split,
+            part,
             self.total,
             batch_size=settings.batch_size,
             seed=settings.seed,
             precision=settings.precision,
             source=source,
         )
+
+    def track(self, found: Mapping[Network, Sequence[Result[Accuracy]]]) -> None:
+        """Show accuracies in the runs that they are of, where the logger keeps runs."""
+        for network, results in found.items():
+            subject = self.subject(*network)
+            if subject and results:
+                subject.track(build(self.cfg.logger.tracker), results)
+
+    def subjects(self, models: Sequence[str], trainings: Sequence[str]) -> list[Subject]:
+        """The finished runs of these models and trainings with the configured seeds; says which are missing."""
+        whole(self.cfg.seeds, "seeds")
+        wanted = [(model, training) for training in trainings for model in models]
+        found = [self.subject(*each, seed) for each in wanted for seed in range(self.cfg.seeds)]
+        return [each for each in found if each]
 
     @cached_property
     def differences(self) -> dict[str, Any]:

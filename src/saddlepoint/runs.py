@@ -32,7 +32,7 @@ from torch import nn
 
 from saddlepoint.data import expanded, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
-from saddlepoint.results import as_number, canonical, sha256, write_atomically, write_json
+from saddlepoint.files import as_number, canonical, sha256, write_atomically, write_json
 from saddlepoint.runtime import generator
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
 
@@ -331,9 +331,15 @@ class Run:
             raise InputError(f"{name} is no name of a directory; a run lies inside output_dir")
         return shortened(name + spelled(differences(config)))
 
+    @property
+    def taught_by(self) -> str | None:
+        """The training of the network whose examples this one learns; None for most."""
+        name: str | None = self.config.training.get("source")
+        return name
+
     def source(self) -> Run | None:
         """The run, of the same model and seed, whose network this training learns from; None for most."""
-        name = self.config.training.get("source")
+        name = self.taught_by
         if name is None:
             return None
         typed = [each for each in self.config.hydra.overrides.task if each.split("=")[0] != "training"]

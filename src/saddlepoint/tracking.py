@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from saddlepoint.results import read_csv, write_atomically
+from saddlepoint.files import read_csv, write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,10 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from saddlepoint.errors import InputError, nearest
-from saddlepoint.lab import Lab, Network, Settings, next_command
+from saddlepoint.lab import Lab, Network, next_command
 from saddlepoint.paper import (
     accuracy,
     adversaries,
@@ -23,8 +24,8 @@ from saddlepoint.paper import (
     transfer,
 )
 from saddlepoint.paper.item import Item
-from saddlepoint.report import page
-from saddlepoint.report.folder import Report
+from saddlepoint.show import page
+from saddlepoint.show.folder import Report
 
 log = logging.getLogger(__name__)
 
@@ -61,19 +62,37 @@ def named(names: Sequence[str] | None) -> list[Item]:
     return [item for item in ITEMS if item.name in names]
 
 
-def planned(cfg: Settings, items: Sequence[Item]) -> list[Network]:
-    """The networks that items are made of, each once, and those that these are trained from."""
-    found = [network for item in items for network in item.networks(cfg)]
-    # Static training learns examples of a naturally trained network.
-    found += [(model, "standard", seed) for model, training, seed in found if training == "static"]
-    return list(dict.fromkeys(found))
+def planned(lab: Lab, items: Sequence[Item]) -> list[Network]:
+    """The networks that items are made of and those that they are taught by, each once; wide ones first.
+
+    The longest trainings should not be the last to start.
+    """
+    found = [network for item in items for network in item.networks(lab)]
+    sources = [
+        (model, name, seed) for model, training, seed in found if (name := lab.run(model, training, seed).taught_by)
+    ]
+    widths = list(lab.cfg.models)
+    return sorted(dict.fromkeys(sources + found), key=lambda each: -widths.index(each[0]) if each[0] in widths else 0)
 
 
 def write(lab: Lab, item: Item) -> Report:
     """Measure what is missing of an item and write its tables and figures."""
     lab.begin(*item.arguments)
+    of_networks: dict[Network, list[Any]] = {}
+    found: dict[Any, list[Any]] = {}
+    for place, measurements in item.needs(lab).items():
+        found[place] = []
+        for each in measurements:
+            result = lab.measure(each)
+            if result is not None:
+                found[place].append(result)
+                of_networks.setdefault(each.network, []).append(result)
     with lab.report() as out:
-        item.make(lab, out)
+        if lab.runtime.processes.first:
+            if item.tracked:
+                lab.track(of_networks)
+            for name, shown in item.show(found, lab):
+                out.add(name, shown)
     return out
 
 

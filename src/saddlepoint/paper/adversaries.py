@@ -2,41 +2,104 @@
 
 from __future__ import annotations
 
-from saddlepoint.lab import Lab, Network, Settings
-from saddlepoint.paper.item import Item, grid
-from saddlepoint.report.folder import Report
-from saddlepoint.report.page import Section
-from saddlepoint.report.tables import adversaries_table
+from collections.abc import Mapping
+
+from saddlepoint.lab import Lab, Measurement
+from saddlepoint.measure.result import Accuracy, Result
+from saddlepoint.paper.item import Item, Shown, against, over_seeds
+from saddlepoint.paper.numbers import Accuracies, Number, origin, published, said_once, spread, threat_of
+from saddlepoint.show.names import named
+from saddlepoint.show.page import Section
+from saddlepoint.show.table import Cell, Table
 
 
-def networks(cfg: Settings) -> list[Network]:
-    settings = cfg.report
-    used = [source for name, source in settings.sources.items() if settings.adversaries[name]]
-    attacked = grid([settings.network.model], [settings.network.training], range(cfg.seeds))
-    return attacked + [(each.model, each.training, each.seed) for each in used]
-
-
-def make(lab: Lab, out: Report) -> None:
+def needs(lab: Lab) -> dict[tuple[str, str], list[Measurement[Result[Accuracy]]]]:
+    """By (attack, source)."""
     settings = lab.cfg.report
-    attacked = list(lab.subjects([settings.network.model], [settings.network.training]))
-    rows = []
-    for name, attacks in settings.adversaries.items():
-        source = lab.subject(**settings.sources[name]) if name != "A" and attacks else None
-        for attack in attacks:
-            trained = name == "A" or source is not None
-            rows.append((attack, str(name), lab.measure(attacked, attack, source) if trained else []))
-    words = f"{settings.network.model} network, {settings.network.training} training"
-    is_the_papers = lab.comparable and (settings.network.model, settings.network.training) == ("wide", "pgd")
-    out.table(
-        "adversaries", adversaries_table(rows, dataset=lab.cfg.dataset.name, network=words, compare=is_the_papers)
-    )
+    attacked = over_seeds(lab, settings.network.model, settings.network.training)
+    sources = {name: (each.model, each.training, each.seed) for name, each in settings.sources.items()}
+    return {
+        (attack, name): against(lab, attacked, attack, None if name == "A" else sources[name])
+        for name, attacks in settings.adversaries.items()
+        for attack in attacks
+    }
+
+
+def show(found: Mapping[tuple[str, str], Accuracies], lab: Lab) -> Shown:
+    network = lab.cfg.report.network
+    words = f"{network.model} network, {network.training} training"
+    is_the_papers = lab.comparable and (network.model, network.training) == ("wide", "pgd")
+    yield "adversaries", adversaries_table(found, dataset=lab.cfg.dataset.name, network=words, compare=is_the_papers)
+
+
+def adversaries_table(
+    rows: Mapping[tuple[str, str], Accuracies], *, dataset: str, network: str, compare: bool = True
+) -> Table:
+    """Tables 1 and 2: one network against every adversary.
+
+    Args:
+        rows: (attack's name, source) -> a result for each seed. Source "A" is the network itself.
+        network: its name in words.
+        compare: whether it is the network that the paper's numbers are of.
+    """
+    paper = published(dataset, "adversaries" if compare else None)
+    results = [result for found in rows.values() for result in found]
+    parts = {result.key.part for result in results}
+    numbers = [Number(found, paper.cells.get((source, name))) for (name, source), found in rows.items()]
+    cells = []
+    for ((name, source), found), number in zip(rows.items(), numbers, strict=True):
+        attack = found[0].key.description if found else {}
+        part = found[0].key.part if found and len(parts) > 1 else None
+        released = paper.released.get((source, name))
+        record = {
+            "dataset": dataset,
+            "attack": name,
+            "source": source,
+            **number.compared(),
+            "released_model": released,
+            **origin(found),
+        }
+        row = [
+            Cell(named(name) + (f" (first {part})" if part else "")),
+            Cell(str(attack.get("steps", ""))),
+            Cell(str(attack.get("restarts", ""))),
+            Cell("" if name == "natural" else source.replace("_prime", "'")),
+            Cell.of(str(number), record),
+        ]
+        if paper.source:
+            row += number.beside()
+        if paper.released:
+            row.append(Cell("" if released is None else f"{released:g}", "beside"))
+        cells.append(row)
+    header = ["Adversary", "Steps", "Restarts", "Source", "Accuracy in %"]
+    header += ["Paper", "Difference"] if paper.source else []
+    header += ["Released model"] if paper.released else []
+    notes = [
+        "Source: A the network itself (white box), A' an independently trained copy, A_nat a naturally trained copy, "
+        f"B another architecture. {spread(numbers)}",
+    ]
+    shown = {each for place in rows for each in place}
+    unsaid = {
+        "pgd_100": "the step size of its 100-step rows (here as in the others)",
+        "cw": "CW's kappa (0; CW+: 50)",
+        "cw_30": "CW's kappa (0)",
+        "targeted": "what Targeted aims at (the likeliest wrong class)",
+        "B": "how B was trained (naturally)",
+    }
+    said = [words for name, words in unsaid.items() if name in shown]
+    notes += [f"The paper does not say: {', '.join(said)}."] if said else []
+    notes += said_once(results)
+    if paper.source:
+        source = f" Released model: {paper.released_source}." if paper.released else ""
+        notes.append(f"Paper: {paper.source}.{source}")
+    return Table(f"{dataset}{threat_of(results)}: {network} against every adversary", header, cells, notes)
 
 
 ITEM = Item(
     name="adversaries",
     script="adversaries_table",
-    networks=networks,
-    make=make,
+    needs=needs,
+    show=show,
     sections=(
         Section(
             "One robust network against every adversary",

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+
 from saddlepoint.attacks import PGD, Attack
-from saddlepoint.data import Split
-from saddlepoint.evaluation.autoattack import AutoAttack
-from saddlepoint.evaluation.result import Curve, Key, Result
-from saddlepoint.evaluation.robustness import evaluate
-from saddlepoint.evaluation.subject import Subject
-from saddlepoint.lab import Lab, Network, Settings
-from saddlepoint.paper.item import Item, grid
-from saddlepoint.report import figures
-from saddlepoint.report.folder import Report
-from saddlepoint.report.page import Section
-from saddlepoint.report.tables import epsilon_table
-from saddlepoint.results import interval
+from saddlepoint.lab import Lab, Measurement, Settings
+from saddlepoint.measure.accuracy import evaluate
+from saddlepoint.measure.autoattack import AutoAttack
+from saddlepoint.measure.result import Curve, Key, Result, interval
+from saddlepoint.measure.subject import Subject
+from saddlepoint.paper.item import Item, Shown
+from saddlepoint.paper.numbers import origin, parts, published
+from saddlepoint.show.charts import Chart, Panel, Series
+from saddlepoint.show.names import ATTACK_COLOURS, named, title
+from saddlepoint.show.page import Section
+from saddlepoint.show.table import Cell, Table
 from saddlepoint.threat import Threat
 
+Place = tuple[str, str, str]  # norm, training method, attack
 
-def networks(cfg: Settings) -> list[Network]:
-    return grid([cfg.report.epsilon.model], cfg.report.epsilon.trainings)
+
+PAPERS_OWN = {"square": "Decision-boundary attack"}  # where the paper takes another one
+
+
+def needs(lab: Lab) -> dict[Place, list[Measurement[Result[Curve]]]]:
+    settings = lab.cfg.report.epsilon
+    return {
+        (norm, training, attack): [Measurement((settings.model, training, 0), partial(curve, name=attack, norm=norm))]
+        for norm in ("linf", "l2")
+        for training in settings.trainings
+        for attack in ("pgd", "square")
+    }
 
 
 def attack_of(name: str, norm: str, eps: str, settings: Settings) -> Attack:
@@ -27,9 +43,10 @@ def attack_of(name: str, norm: str, eps: str, settings: Settings) -> Attack:
     return PGD(threat, settings.steps) if name == "pgd" else AutoAttack(threat, only="square", queries=settings.queries)
 
 
-def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg: Settings) -> Result[Curve]:
-    settings, batch_size, seed = cfg.report.epsilon, cfg.evaluation.batch_size, cfg.evaluation.seed
-    all_eps = [str(eps) for eps in settings[norm]]
+def curve(lab: Lab, subject: Subject, _: Subject | None = None, *, name: str, norm: str) -> Result[Curve]:
+    settings, batch_size, seed = lab.cfg.report.epsilon, lab.cfg.evaluation.batch_size, lab.cfg.evaluation.seed
+    split, all_eps = lab.test_images.take(settings.examples), [str(eps) for eps in settings[norm]]
+    AutoAttack(Threat("l2", 1), only="square").check(split.pixels.shape)  # before linf is measured
 
     def compute() -> Curve:
         accuracies = []
@@ -53,36 +70,94 @@ def curve(subject: Subject, name: str, norm: str, split: Split, total: int, cfg:
         eps=all_eps,
         settings=attack_of(name, norm, all_eps[-1], settings).describe(),
         examples=len(split),
-        of=total,
+        of=lab.total,
         batch_size=batch_size,
         seed=seed,
     )
     return subject.measure(key, compute, Curve)
 
 
-def make(lab: Lab, out: Report) -> None:
-    cfg, settings = lab.cfg, lab.cfg.report.epsilon
-    split = lab.test_images.take(settings.examples)
-    AutoAttack(Threat("l2", 1), only="square").check(split.pixels.shape)  # before linf is measured
-    found = list(lab.subjects([settings.model], settings.trainings, seeds=1))
+def show(found: Mapping[Place, Sequence[Result[Curve]]], lab: Lab) -> Shown:
+    dataset = lab.cfg.dataset.name
+    is_the_papers = lab.comparable and lab.cfg.report.epsilon.model == "wide"
     results = {
-        norm: [curve(each, name, norm, split, lab.total, cfg) for each in found for name in ("pgd", "square")]
+        norm: [each for place, curves in found.items() for each in curves if place[0] == norm]
         for norm in ("linf", "l2")
     }
-    if not found:
+    if not results["linf"]:
         return
-    is_the_papers = lab.comparable and settings.model == "wide"
-    chart = figures.epsilon([each for norm in results.values() for each in norm], cfg.dataset.name, is_the_papers)
-    out.figure("epsilon", chart)
+    yield "epsilon", epsilon([*results["linf"], *results["l2"]], dataset, is_the_papers)
     for norm, measured in results.items():
-        out.table(f"epsilon_{norm}", epsilon_table(measured, dataset=cfg.dataset.name, compare=is_the_papers))
+        yield f"epsilon_{norm}", epsilon_table(measured, dataset=dataset, compare=is_the_papers)
+
+
+def epsilon(results: Sequence[Result[Curve]], dataset: str, compare: bool = True) -> Chart:
+    """Figure 6: accuracy against eps, a panel for each (norm, training); a result is of one network and attack."""
+    paper = published(dataset, "epsilon" if compare else None)
+    columns: dict[tuple[str, str], list[Series]] = {}
+    for result in results:
+        norm, training, attack = str(result.key.norm), result.run.training, str(result.key.attack)
+        eps = [float(Fraction(each)) for each in result.key.eps or ()]
+        low, high = (100 * np.array(ends) for ends in zip(*result.found.intervals, strict=True))
+        drawn = columns.setdefault((norm, training), [])
+        name, colour = named(attack), ATTACK_COLOURS[attack]
+        drawn.append(Series(name, eps, 100 * np.array(result.found.accuracies), colour, "line", low, high))
+        theirs = {
+            float(place[3]): value for place, value in paper.cells.items() if place[:3] == (norm, training, attack)
+        }
+        if theirs:
+            shown = f"{PAPERS_OWN.get(attack, name)}, paper"
+            drawn.append(Series(shown, list(theirs), list(theirs.values()), colour, "dashed"))
+    panels = [
+        Panel(drawn, title=f"{norm}, {title(training)}", x=f"eps ({norm})", y="accuracy in %", from_zero=True)
+        for (norm, training), drawn in columns.items()
+    ]
+    return Chart(
+        f"{dataset}: accuracy against eps",
+        [panels[start : start + 2] for start in range(0, len(panels), 2)],
+        size=(3.6, 2.8),
+        caption="Figure 6. Accuracy under PGD (steps of 2.5 eps / their number) and under an attack that sees no "
+        "gradient (here Square, in the paper the decision-boundary attack). Where the latter is lower, PGD is being "
+        "hidden from: in l2 on MNIST. Bars: 95% interval." + (f" Paper: {paper.source}." if paper.source else ""),
+    )
+
+
+def epsilon_table(results: Sequence[Result[Curve]], *, dataset: str, compare: bool = True) -> Table:
+    """Figure 6 in numbers: a row for each network and attack, a column for each eps; one norm's results."""
+    paper = published(dataset, "epsilon" if compare else None)
+    norm, all_eps = str(results[0].key.norm), results[0].key.eps or ()
+    rows = []
+    for result in results:
+        training, attack, curve = result.run.training, str(result.key.attack), result.found
+        row = [Cell(f"{named(training)}, {named(attack)}")]
+        for eps, accuracy, (low, high) in zip(all_eps, curve.accuracies, curve.intervals, strict=True):
+            theirs = paper.cells.get((norm, training, attack, eps))
+            record = {
+                "dataset": dataset,
+                "norm": norm,
+                "eps": eps,
+                "training": training,
+                "attack": attack,
+                "value": 100 * accuracy,
+                "low": 100 * low,
+                "high": 100 * high,
+                "examples": result.key.examples,
+                "paper": theirs,
+                **origin([result]),
+            }
+            row.append(Cell.of(f"{100 * accuracy:.1f}" + ("" if theirs is None else f" ({theirs:g})"), record))
+        rows.append(row)
+    notes = ["Accuracy in %.", *parts(results)]
+    if paper.source:
+        notes.append(f"In brackets, the paper: {paper.source}.")
+    return Table(f"{dataset}: accuracy against eps, {norm}", ["Training, attack", *all_eps], rows, notes)
 
 
 ITEM = Item(
     name="epsilon",
     script="epsilon_curves",
-    networks=networks,
-    make=make,
+    needs=needs,
+    show=show,
     sections=(
         Section(
             "Accuracy against eps",

@@ -6,29 +6,64 @@ between the maxima, the loss on the way from one to another, their perturbations
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
 import numpy as np
 
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Split
 from saddlepoint.errors import whole
-from saddlepoint.evaluation import landscape
-from saddlepoint.evaluation.result import Between, Key, Maxima, Result
-from saddlepoint.evaluation.subject import Arrays, Subject
-from saddlepoint.lab import Lab, Network, Settings
-from saddlepoint.paper.item import Item, grid
-from saddlepoint.report import figures
-from saddlepoint.report.folder import Report
-from saddlepoint.report.page import Section
-from saddlepoint.report.tables import geometry_table, segments_table
+from saddlepoint.lab import Lab, Measurement
+from saddlepoint.measure import landscape
+from saddlepoint.measure.result import Between, Key, Maxima, Result
+from saddlepoint.measure.subject import Arrays, Subject
+from saddlepoint.paper.item import Item, Shown
+from saddlepoint.paper.numbers import row_of
 from saddlepoint.runs import build
+from saddlepoint.show.charts import Chart, Panel, Series
+from saddlepoint.show.names import colour, title
+from saddlepoint.show.page import Section
+from saddlepoint.show.table import Table
 
 
-def networks(cfg: Settings) -> list[Network]:
-    return grid([cfg.landscape.model], cfg.landscape.trainings)
+@dataclass(frozen=True)
+class Around:
+    """What was found around the first test images: losses (examples, starts, steps + 1), (examples, starts) and
+    (examples, pairs, points); the maxima of each image, and what is between them."""
+
+    paths: np.ndarray
+    ends: np.ndarray
+    lines: np.ndarray
+    maxima: Sequence[Result[Maxima]]
+    between: Result[Between]
 
 
-def measure_trajectories(subject: Subject, split: Split, attack: PGD, starts: int, seed: int) -> np.ndarray:
+def needs(lab: Lab) -> dict[str, list[Measurement[Around]]]:
+    """By the training method."""
+    settings = lab.cfg.landscape
+    for name in ("examples", "starts", "histogram_starts"):
+        whole(settings[name], f"landscape.{name}", 1 if name == "examples" else 2)  # maxima are told of in pairs
+    return {training: [Measurement((settings.model, training, 0), around)] for training in settings.trainings}
+
+
+def around(lab: Lab, subject: Subject, _: Subject | None = None) -> Around:
+    settings = lab.cfg.landscape
+    attack: PGD = build(settings.attack)
+    maxima = [measure_maxima(lab, subject, attack, example) for example in range(len(_chosen(lab)[0]))]
+    between, lines = measure_segments(lab, subject, attack)
+    return Around(
+        paths=measure_trajectories(lab, subject, attack),
+        ends=np.stack([arrays["losses"] for _, arrays in maxima]),
+        lines=lines["losses"],
+        maxima=[result for result, _ in maxima],
+        between=between,
+    )
+
+
+def measure_trajectories(lab: Lab, subject: Subject, attack: PGD) -> np.ndarray:
     """Losses (examples, starts, steps + 1)."""
+    split, starts, seed = _chosen(lab)
 
     def compute() -> Arrays:
         x = split.images(slice(None))
@@ -38,10 +73,10 @@ def measure_trajectories(subject: Subject, split: Split, attack: PGD, starts: in
     return subject.arrays(key, compute)["losses"]
 
 
-def measure_maxima(
-    subject: Subject, split: Split, example: int, attack: PGD, starts: int, batch_size: int, seed: int
-) -> tuple[Result[Maxima], Arrays]:
+def measure_maxima(lab: Lab, subject: Subject, attack: PGD, example: int) -> tuple[Result[Maxima], Arrays]:
     """Around one test image: 100,000 starts take long, and what is measured is kept."""
+    split, _, seed = _chosen(lab)
+    starts, batch_size = lab.cfg.landscape.histogram_starts, lab.cfg.evaluation.batch_size
 
     def compute() -> tuple[Maxima, Arrays]:
         x, bar = split.images(slice(None)), f"maxima around image {example}, {subject.label}"
@@ -55,9 +90,9 @@ def measure_maxima(
     return subject.measure_arrays(key, compute, Maxima.read)
 
 
-def measure_segments(
-    subject: Subject, split: Split, attack: PGD, starts: int, seed: int
-) -> tuple[Result[Between], Arrays]:
+def measure_segments(lab: Lab, subject: Subject, attack: PGD) -> tuple[Result[Between], Arrays]:
+    split, starts, seed = _chosen(lab)
+
     def compute() -> tuple[Between, Arrays]:
         return landscape.segments(subject.model, split.images(slice(None)), split.labels, attack, starts, seed=seed)
 
@@ -65,41 +100,151 @@ def measure_segments(
     return subject.measure_arrays(key, compute, Between)
 
 
-def make(lab: Lab, out: Report) -> None:
-    settings, seed, dataset = lab.cfg.landscape, lab.cfg.evaluation.seed, lab.cfg.dataset.name
-    for name in ("examples", "starts", "histogram_starts"):
-        whole(settings[name], f"landscape.{name}", 1 if name == "examples" else 2)  # maxima are told of in pairs
-    attack, batch_size = build(settings.attack), lab.cfg.evaluation.batch_size
-    split = lab.test_images.take(settings.examples)
-    paths, ends, lines = {}, {}, {}
-    geometry: list[Result[Maxima]] = []
-    between: list[Result[Between]] = []
-    for subject in lab.subjects([settings.model], settings.trainings, seeds=1):
-        training = subject.run.training
-        paths[training] = measure_trajectories(subject, split, attack, settings.starts, seed)
-        around = [
-            measure_maxima(subject, split, example, attack, settings.histogram_starts, batch_size, seed)
-            for example in range(len(split))
-        ]
-        ends[training] = np.stack([arrays["losses"] for _, arrays in around])
-        geometry += [result for result, _ in around]
-        result, arrays = measure_segments(subject, split, attack, settings.starts, seed)
-        lines[training] = arrays["losses"]
-        between.append(result)
-    if not paths:
+def _chosen(lab: Lab) -> tuple[Split, int, int]:
+    """The images, the starts around each and the seed."""
+    settings = lab.cfg.landscape
+    return lab.test_images.take(settings.examples), settings.starts, lab.cfg.evaluation.seed
+
+
+def show(found: Mapping[str, Sequence[Around]], lab: Lab) -> Shown:
+    dataset = lab.cfg.dataset.name
+    trained = {training: one for training, each in found.items() for one in each}
+    if not trained:
         return
-    out.figure("loss_trajectories", figures.loss_trajectories(paths, dataset))
-    out.figure("loss_histograms", figures.loss_histograms(ends, dataset))
-    out.figure("segments", figures.segments(lines, dataset))
-    out.table("maxima", geometry_table(geometry, dataset=dataset))
-    out.table("segments", segments_table(between, dataset=dataset))
+    yield "loss_trajectories", loss_trajectories({name: each.paths for name, each in trained.items()}, dataset)
+    yield "loss_histograms", loss_histograms({name: each.ends for name, each in trained.items()}, dataset)
+    yield "segments", segments({name: each.lines for name, each in trained.items()}, dataset)
+    yield "maxima", geometry_table([result for each in trained.values() for result in each.maxima], dataset=dataset)
+    yield "segments", segments_table([each.between for each in trained.values()], dataset=dataset)
+
+
+def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
+    """Figure 1: loss against PGD iteration. `losses`: training method -> (examples, starts, steps + 1).
+
+    One row of panels for each network, one column for each test image, as in the paper each with its own scale.
+    """
+    _, starts, points = next(iter(losses.values())).shape
+    rows = by_image(alone(losses), np.arange(points), "PGD iteration")
+    return Chart(
+        f"{dataset}: loss along PGD from {starts} random starts",
+        rows,
+        caption="Figure 1. The loss along PGD from random starts around one test image each. The paper: it plateaus "
+        "after a few iterations, at clustered values, far lower on the adversarially trained network. Mind the scales.",
+    )
+
+
+Lines = Mapping[tuple[str, str], np.ndarray]  # (name, colour) -> (examples, lines, points)
+
+
+def alone(losses: Mapping[str, np.ndarray]) -> dict[str, Lines]:
+    """Of each training method, lines of one kind, in its colour."""
+    return {training: {(title(training), colour(training)): lines} for training, lines in losses.items()}
+
+
+def by_image(losses: Mapping[str, Lines], x: np.ndarray, label: str) -> list[list[Panel]]:
+    """Lines against x: a row of panels for each training method, a column for each test image."""
+    return [
+        [
+            Panel(
+                [Series(name, x, line, shade) for (name, shade), lines in kinds.items() for line in lines[example]],
+                title=f"test image {example}" if row == 0 else "",
+                x=label if row == len(losses) - 1 else "",
+                y=f"{title(training)}\nloss" if example == 0 else "",
+                from_zero=True,
+            )
+            for example in range(len(next(iter(kinds.values()))))
+        ]
+        for row, (training, kinds) in enumerate(losses.items())
+    ]
+
+
+def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
+    """Figure 2: where PGD ends. `losses`: training method -> (examples, starts). Logarithmic frequency."""
+    examples, starts = next(iter(losses.values())).shape
+    top = max(float(values.max()) for values in losses.values())
+    bins = np.linspace(0, max(top, 1e-6) * 1.02, 61)
+    row = [
+        Panel(
+            [
+                Series(title(training), bins, np.histogram(values[example], bins)[0], colour(training), "bars")
+                for training, values in losses.items()
+            ],
+            title=f"test image {example}",
+            x="loss",
+            y="frequency (log)" if example == 0 else "",
+            log_y=True,
+        )
+        for example in range(examples)
+    ]
+    return Chart(
+        f"{dataset}: loss at the end of PGD from {starts:,} random starts",
+        [row],
+        share=True,
+        caption=f"Figure 2. The losses of the local maxima that PGD finds from {starts:,} random starts around one "
+        "test image each (the paper: 100,000). The paper: concentrated, without outliers, and far lower on the "
+        "adversarially trained network.",
+    )
+
+
+def segments(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
+    """Loss along the line between two maxima. `losses`: training -> (examples, pairs, points)."""
+    rows = by_image(alone(losses), np.linspace(0, 1, next(iter(losses.values())).shape[2]), "share of the way")
+    return Chart(
+        f"{dataset}: loss along the line between two maxima",
+        rows,
+        caption="The text after Figure 2: along the segment between two maxima the loss is highest at the ends and "
+        "lower by a constant factor in the middle. One line for each pair of maxima around a test image.",
+    )
+
+
+def geometry_table(results: Sequence[Result[Maxima]], *, dataset: str) -> Table:
+    """What the text after Figure 2 says of the maxima around one example: their distances and angles."""
+    rows = []
+    for result in results:
+        image, loss, found = result.key.image, result.found.loss_median, result.found.geometry
+        numbers = {"image": image, "starts": result.key.starts, "loss_median": loss, **asdict(found)}
+        texts = (
+            f"{loss:.3g}",
+            f"{found.distance_mean:.2f} ± {found.distance_sd:.2f}",
+            f"{found.random_distance:.2f}",
+            f"{found.angle_mean:.0f} ± {found.angle_sd:.0f}",
+        )
+        rows.append(row_of(result, dataset, numbers, texts, f", image {image}"))
+    header = ["Network", "Median loss", "Distance between maxima", "Between random points", "Angle (degrees)"]
+    notes = [
+        "Euclidean distances on images in [0, 1], mean ± standard deviation over pairs of end points of PGD.",
+        'Paper: distances "close to the expected distance between two random points", angles "close to 90°".',
+    ]
+    return Table(f"{dataset}: the maxima that PGD finds", header, rows, notes)
+
+
+def segments_table(results: Sequence[Result[Between]], *, dataset: str) -> Table:
+    """What the text says of the segment between two maxima, and of the gradient; a row for each network."""
+    header = ["Network", "Loss at the maxima", "In the middle", "At random points", "Highest at an end"]
+    header += ["Cosine with the gradient", "Negative cosines"]
+    rows = []
+    for result in results:
+        found = result.found
+        texts = (
+            *(f"{loss:.3g}" for loss in (found.ends, found.middle, found.random)),
+            f"{100 * found.highest_at_an_end:.0f}%",
+            f"{found.cosine:.3f}",
+            f"{100 * found.negative_cosines:.0f}%",
+        )
+        rows.append(row_of(result, dataset, asdict(found), texts))
+    notes = [
+        "Means over pairs of maxima around a few test images. The paper: along the segment between two maxima the loss "
+        "is highest at the ends and lower by a constant factor in the middle, still far above that of a random point; "
+        "some adversarial perturbations have a negative inner product with the gradient."
+    ]
+    return Table(f"{dataset}: between the maxima", header, rows, notes)
 
 
 ITEM = Item(
     name="landscape",
     script="loss_histograms",
-    networks=networks,
-    make=make,
+    needs=needs,
+    show=show,
     sections=(
         Section(
             "The loss along PGD",

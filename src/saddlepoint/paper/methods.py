@@ -1,47 +1,53 @@
-"""Beyond the paper: its training with those it is compared with, at the last and the best checkpoint."""
+"""Beyond the paper: its training and those that it is compared with, at the last and the best checkpoint."""
 
 from __future__ import annotations
 
-from saddlepoint.lab import Lab, Network, Settings
-from saddlepoint.paper.item import Item, grid
-from saddlepoint.report.folder import Report
-from saddlepoint.report.page import BEYOND, Section
-from saddlepoint.report.table import named
-from saddlepoint.report.tables import grid_table
+from collections.abc import Mapping
+
+from saddlepoint.lab import Lab, Measurement
+from saddlepoint.measure.result import Accuracy, Result
+from saddlepoint.paper.grid import grid_table
+from saddlepoint.paper.item import Item, Shown, over_seeds, tested
+from saddlepoint.paper.numbers import Accuracies
+from saddlepoint.show.names import named
+from saddlepoint.show.page import BEYOND, Section
 
 
-def networks(cfg: Settings) -> list[Network]:
-    return grid([cfg.report.methods.model], cfg.report.methods.trainings, range(cfg.seeds))
-
-
-def make(lab: Lab, out: Report) -> None:
+def needs(lab: Lab) -> dict[tuple[str, str], list[Measurement[Result[Accuracy]]]]:
+    """By (training, attack and checkpoint)."""
     settings = lab.cfg.report.methods
-    cells = {
-        (training, f"{named(attack)}, {checkpoint}"): lab.measure(
-            list(lab.subjects([settings.model], [training], checkpoint=checkpoint)), attack
-        )
+    return {
+        (training, f"{named(attack)}, {checkpoint}"): [
+            tested(lab, network, attack, checkpoint=checkpoint) for network in over_seeds(lab, settings.model, training)
+        ]
         for training in settings.trainings
         for checkpoint, attacks in (("last", settings.attacks), ("best", settings.best))
         for attack in attacks
     }
+
+
+def show(found: Mapping[tuple[str, str], Accuracies], lab: Lab) -> Shown:
+    settings = lab.cfg.report.methods
     notes = ["Accuracy in % of the checkpoint after the last step and of the one that did best on held-out images."]
     if "static" in settings.trainings:
         notes[0] += " Static: the training set replaced once by adversarial examples of a naturally trained network."
-    table = grid_table(
-        cells,
-        dataset=lab.cfg.dataset.name,
-        title=f"training methods, {settings.model} network",
-        sides=("training", "attack"),
-        notes=notes,
+    yield (
+        "methods",
+        grid_table(
+            found,
+            dataset=lab.cfg.dataset.name,
+            title=f"training methods, {settings.model} network",
+            sides=("training", "attack"),
+            notes=notes,
+        ),
     )
-    out.table("methods", table)
 
 
 ITEM = Item(
     name="methods",
     script="methods_table",
-    networks=networks,
-    make=make,
+    needs=needs,
+    show=show,
     sections=(
         Section(
             "Training methods beside each other",

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
-from saddlepoint.lab import Lab, Network, Settings
-from saddlepoint.paper.item import Item, grid
-from saddlepoint.report import figures
-from saddlepoint.report.folder import Report
-from saddlepoint.report.page import BEYOND, Section
-from saddlepoint.results import read_csv
+from collections.abc import Mapping, Sequence
+
+from saddlepoint.lab import Lab, Measurement
+from saddlepoint.paper.item import History, Item, Shown, column, history
+from saddlepoint.show.charts import Chart, Panel, Series
+from saddlepoint.show.names import colour, title
+from saddlepoint.show.page import BEYOND, Section
 
 
-def networks(cfg: Settings) -> list[Network]:
-    return grid([cfg.report.methods.model], cfg.report.methods.trainings)
-
-
-def make(lab: Lab, out: Report) -> None:
+def needs(lab: Lab) -> dict[str, list[Measurement[History]]]:
+    """By the training method."""
     settings = lab.cfg.report.methods
-    histories = {
-        each.run.training: read_csv(each.directory.history)
-        for each in lab.subjects([settings.model], settings.trainings, seeds=1)
-        if each.directory.history.exists()  # an imported network has none
-    }
+    return {training: [history((settings.model, training, 0))] for training in settings.trainings}
+
+
+def show(found: Mapping[str, Sequence[History]], lab: Lab) -> Shown:
+    histories = {training: rows for training, each in found.items() for rows in each if rows}
     if histories:
-        out.figure("robust_overfitting", figures.robust_overfitting(histories, lab.cfg.dataset.name))
+        yield "robust_overfitting", robust_overfitting(histories, lab.cfg.dataset.name)
+
+
+def robust_overfitting(histories: Mapping[str, History], dataset: str) -> Chart:
+    """Robust accuracy on held-out images as training goes. `histories`: training -> history."""
+    panels = [
+        Panel(
+            [
+                Series(title(training), column(history, "step"), 100 * column(history, measured), colour(training))
+                for training, history in histories.items()
+            ],
+            title=heading,
+            x="step",
+            y="accuracy in %" if measured == "held_out_natural" else "",
+            from_zero=True,
+        )
+        for measured, heading in (
+            ("held_out_natural", "held-out images"),
+            ("held_out_robust", "held-out images under PGD"),
+        )
+    ]
+    return Chart(
+        f"{dataset}: held-out accuracy as training goes",
+        [panels],
+        size=(3.4, 3.0),
+        caption="Beyond the paper: where the robust accuracy falls again while training goes on, the network overfits "
+        "robustly (Rice et al. 2020); where it collapses to 0, catastrophically (Wong et al. 2020).",
+    )
 
 
 ITEM = Item(
     name="overfitting",
     script="training_curves",
-    networks=networks,
-    make=make,
+    needs=needs,
+    show=show,
     sections=(
         Section(
             "Robust overfitting",

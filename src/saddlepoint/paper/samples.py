@@ -2,61 +2,90 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-from saddlepoint.attacks import PGD, undisturbed
-from saddlepoint.data import Split
-from saddlepoint.evaluation.result import Key
-from saddlepoint.evaluation.subject import Arrays, Subject
-from saddlepoint.lab import Lab, Network, Settings
-from saddlepoint.paper.item import Item, grid
-from saddlepoint.report import figures
-from saddlepoint.report.folder import Report
-from saddlepoint.report.page import Section
-from saddlepoint.runtime import generator
+import numpy as np
+
+from saddlepoint.attacks import PGD
+from saddlepoint.lab import Lab, Measurement
+from saddlepoint.measure.result import Key
+from saddlepoint.measure.samples import adversarial_images
+from saddlepoint.measure.subject import Arrays, Subject
+from saddlepoint.paper.item import Item, Shown
+from saddlepoint.show.charts import Chart, Image, Panel
+from saddlepoint.show.names import title
+from saddlepoint.show.page import Section
 from saddlepoint.threat import Threat
 
-
-def networks(cfg: Settings) -> list[Network]:
-    return grid([cfg.report.samples.model], cfg.report.samples.trainings)
+Place = tuple[str, str]  # training method, attack in words
 
 
-def sample(subject: Subject, split: Split, attack: PGD, seed: int) -> Arrays:
-    """Adversarial images (n, c, h, w), and the classes before and after (n,)."""
-
-    def compute() -> Arrays:
-        model, x = subject.model, split.images(slice(None))
-        x_adv = attack(model, x, split.labels, generator(seed, "samples", x.device))
-        if not attack.threat.contains(x_adv, x).all():
-            raise RuntimeError(f"{attack} made examples outside its threat model")
-        with undisturbed(model), torch.no_grad():
-            before, after = (model(images).argmax(1).numpy(force=True) for images in (x, x_adv))
-        return {"images": x_adv.numpy(force=True), "before": before, "after": after}
-
-    key = Key(f"samples-{attack.threat.norm}", attack=attack.describe(), examples=len(split), seed=seed)
-    return subject.arrays(key, compute)
-
-
-def make(lab: Lab, out: Report) -> None:
+def needs(lab: Lab) -> dict[Place, list[Measurement[Arrays]]]:
     settings = lab.cfg.report.samples
-    split = lab.test_images.take(settings.examples)
     attacks = [lab.pgd("pgd"), PGD(Threat("l2", settings.l2_eps), settings.l2_steps)]
-    found = {
-        (each.run.training, f"{attack.threat.norm} {attack.threat.eps_as_written}"): sample(
-            each, split, attack, lab.cfg.evaluation.seed
-        )
-        for each in lab.subjects([settings.model], settings.trainings, seeds=1)
+    return {
+        (training, f"{attack.threat.norm} {attack.threat.eps_as_written}"): [
+            Measurement((settings.model, training, 0), partial(sample, attack=attack))
+        ]
+        for training in settings.trainings
         for attack in attacks
     }
-    if found:
+
+
+def sample(lab: Lab, subject: Subject, _: Subject | None = None, *, attack: PGD) -> Arrays:
+    """Adversarial images (n, c, h, w), and the classes before and after (n,)."""
+    split, seed = lab.test_images.take(lab.cfg.report.samples.examples), lab.cfg.evaluation.seed
+    key = Key(f"samples-{attack.threat.norm}", attack=attack.describe(), examples=len(split), seed=seed)
+    return subject.arrays(key, lambda: adversarial_images(subject.model, split, attack, seed))
+
+
+def show(found: Mapping[Place, Sequence[Arrays]], lab: Lab) -> Shown:
+    split = lab.test_images.take(lab.cfg.report.samples.examples)
+    trained = {place: arrays for place, each in found.items() for arrays in each}
+    if trained:
         images = split.images(slice(None)).numpy(force=True)
-        out.figure("samples", figures.samples(images, split.labels.tolist(), found, lab.cfg.dataset.name))
+        yield "samples", samples(images, split.labels.tolist(), trained, lab.cfg.dataset.name)
+
+
+def samples(
+    images: np.ndarray, labels: Sequence[int], found: Mapping[tuple[str, str], Mapping[str, np.ndarray]], dataset: str
+) -> Chart:
+    """ICLR Figure 12: images, then a row of perturbations and one of adversarial images for each network and attack.
+
+    Args:
+        images: (n, c, h, w) in [0, 1], of the classes `labels`.
+        found: (training, attack in words) -> images (n, c, h, w), and classes before and after (n,).
+    """
+
+    def row(name: str, pictures: np.ndarray, captions: Sequence[str]) -> list[Panel]:
+        shown = [picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0) for picture in pictures]
+        return [
+            Panel(image=Image(pixels), x=caption, y=name if column == 0 else "")
+            for column, (pixels, caption) in enumerate(zip(shown, captions, strict=True))
+        ]
+
+    rows = [row("image", images, [f"class {label}" for label in labels])]
+    for (training, attack), arrays in found.items():
+        delta = arrays["images"] - images
+        full = np.abs(delta).max(axis=(1, 2, 3), keepdims=True).clip(min=1e-12)
+        changes = [f"{one} → {other}" for one, other in zip(arrays["before"], arrays["after"], strict=True)]
+        rows.append(row(f"{title(training)}\n{attack}", 0.5 + delta / (2 * full), [""] * len(images)))
+        rows.append(row("adversarial", arrays["images"], changes))
+    return Chart(
+        f"{dataset}: adversarial examples",
+        rows,
+        size=(1.5, 1.5),
+        caption="Figure 12 (ICLR). Perturbations (grey is no change, each scaled to its largest) and adversarial "
+        "images, with the predicted class before and after. The paper: within l2 4, on MNIST, people misclassify them "
+        "too.",
+    )
 
 
 ITEM = Item(
     name="samples",
-    networks=networks,
-    make=make,
+    needs=needs,
+    show=show,
     sections=(
         Section(
             "Sample adversarial examples",

@@ -7,166 +7,172 @@ table; the loss towards own and transferred examples; angles between the gradien
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from saddlepoint.attacks import PGD
 from saddlepoint.errors import InputError
-from saddlepoint.evaluation import landscape
-from saddlepoint.evaluation.result import Accuracy, Key, Result
-from saddlepoint.evaluation.subject import Arrays, Subject
-from saddlepoint.lab import Lab, Network, Settings
-from saddlepoint.paper.item import Item, grid
-from saddlepoint.report import figures
-from saddlepoint.report.charts import Chart
-from saddlepoint.report.folder import Report
-from saddlepoint.report.page import Section
-from saddlepoint.report.table import Table, named
-from saddlepoint.report.tables import grid_table
+from saddlepoint.lab import Lab, Measurement
+from saddlepoint.measure import landscape
+from saddlepoint.measure.result import Key
+from saddlepoint.measure.subject import Arrays, Subject
+from saddlepoint.paper.grid import grid_table
+from saddlepoint.paper.item import Item, Shown, against, over_seeds, tested
+from saddlepoint.paper.landscape import by_image
+from saddlepoint.show.charts import Chart, Panel, Series
+from saddlepoint.show.names import named, title
+from saddlepoint.show.page import Section
+from saddlepoint.show.table import Table
+
+Place = tuple[str, str, str]  # table or figure; row or training method; column
 
 
-def networks(cfg: Settings) -> list[Network]:
-    settings, copy = cfg.report, cfg.report.copies.seed
-    found = grid(cfg.models, cfg.trainings, range(cfg.seeds)) + grid(settings.copies.models, cfg.trainings, [copy])
-    for pairs in (settings.directions, settings.angles):
-        found += grid([pairs.model], pairs.trainings, (0, copy))
-    return found
-
-
-def transferred(lab: Lab, attack: str) -> Table:
-    """Tables 3 and 4: accuracy of each network on examples made on an independent training of each other."""
-    cfg = lab.cfg
+def needs(lab: Lab) -> dict[Place, list[Measurement[Any]]]:
+    """Accuracies of the tables, and arrays of the two figures."""
+    cfg, copy = lab.cfg, lab.cfg.report.copies
     kinds = [(training, model) for model in cfg.models for training in cfg.trainings]
-    copies = {
-        f"{training} {model}": lab.subject(model, training, cfg.report.copies.seed)
-        for training, model in kinds
-        if model in cfg.report.copies.models
-    }
-    cells = {}
+    twice = [(training, model) for training, model in kinds if model in copy.models]
+    found: dict[Place, list[Measurement[Any]]] = {}
+    for part, attack in tables(lab).items():
+        for training, model in kinds:
+            for other, wide in twice:
+                targets, source = over_seeds(lab, model, training), (wide, other, copy.seed)
+                place = (part, f"{training} {model}", f"{other} {wide}")
+                found[place] = against(lab, targets, attack, source)
     for training, model in kinds:
-        targets = list(lab.subjects([model], [training]))
-        for source, copy in copies.items():
-            cells[f"{training} {model}", source] = lab.measure(targets, attack, copy) if copy else []
-    words = named(attack)
-    return grid_table(
-        cells,
-        dataset=cfg.dataset.name,
-        title=f"transfer of {words} examples",
-        sides=("target", "source"),
-        notes=[
-            f"Accuracy in % of the target (row) on {words} examples made on the source (column), an independent "
-            "training of the same name."
-        ],
-        item=f"transfer_{attack}" if lab.comparable else None,
-        intervals=False,
-    )
-
-
-def white_box(lab: Lab) -> Table:
-    """Table 5."""
-    cfg = lab.cfg
-    cells = {}
-    for model in cfg.models:
-        for training in cfg.trainings:
-            attacked = list(lab.subjects([model], [training]))
-            for attack in cfg.report.white_box:
-                cells[f"{training} {model}", attack] = lab.measure(attacked, attack)
-    return grid_table(
-        cells,
-        dataset=cfg.dataset.name,
-        title="white-box attacks",
-        sides=("network", "attack"),
-        notes=[
-            "Accuracy in %. FGSM, random start: one full step from a uniformly random point of the ball, projected; "
-            "the paper's is R+FGSM of Tramèr et al., which splits the step."
-        ],
-        item="white_box" if lab.comparable else None,
-    )
-
-
-def copied(lab: Lab) -> Table:
-    """The table of ICLR Figure 8: a network, white box, and its independent copy on the same examples."""
-    cfg, measure = lab.cfg, lab.measure
-    cells: dict[tuple[str, str], list[Result[Accuracy]]] = {}
-    for model in cfg.models:
-        for training in cfg.trainings if model in cfg.report.copies.models else ():
-            name = f"{training} {model}"
-            network, copy = (
-                [each for each in (lab.subject(model, training, seed),) if each] for seed in (0, cfg.report.copies.seed)
-            )
-            cells[name, "natural"], cells[name, "copy natural"] = measure(network, "natural"), measure(copy, "natural")
-            for attack in cfg.report.transfer:
-                cells[name, attack] = measure(network, attack)
-                cells[name, f"copy {attack}"] = measure(copy, attack, network[0]) if network else []
-    return grid_table(
-        cells,
-        dataset=cfg.dataset.name,
-        title="white box, and on an independent copy",
-        sides=("network", "attack"),
-        notes=["Accuracy in % of the network, white box, and of its independent copy on the same examples."],
-        item="transfer_copy" if lab.comparable else None,
-        intervals=False,
-    )
-
-
-def over_pairs(
-    lab: Lab, settings: Settings, key: Key, compute: Callable[[Subject, Subject], Arrays]
-) -> dict[str, Arrays]:
-    """What is computed of each training's network and its independent copy, where both are trained."""
-    found = {}
-    for training in settings.trainings:
-        network, copy = (lab.subject(settings.model, training, seed) for seed in (0, lab.cfg.report.copies.seed))
-        if network and copy:
-            of_both = dataclasses.replace(key, copy_sha256=copy.checkpoint_sha256)
-            found[training] = network.arrays(of_both, partial(compute, network, copy))
+        for attack in cfg.report.white_box:
+            place = ("white_box", f"{training} {model}", attack)
+            found[place] = [tested(lab, network, attack) for network in over_seeds(lab, model, training)]
+    for training, model in twice:
+        network, again, name = (model, training, 0), (model, training, copy.seed), f"{training} {model}"
+        found["transfer_copy", name, "natural"] = [tested(lab, network, "natural")]
+        found["transfer_copy", name, "copy natural"] = [tested(lab, again, "natural")]
+        for attack in cfg.report.transfer:
+            found["transfer_copy", name, attack] = [tested(lab, network, attack)]
+            found["transfer_copy", name, f"copy {attack}"] = against(lab, [again], attack, network)
+    for part, settings, make in (
+        ("directions", cfg.report.directions, directions_of),
+        ("angles", cfg.report.angles, angles_of),
+    ):
+        for training in settings.trainings:
+            pair = (settings.model, training, 0), (settings.model, training, copy.seed)
+            found[part, training, ""] = [Measurement(pair[0], make, pair[1])]
     return found
 
 
-def directions(lab: Lab) -> Chart | None:
+def tables(lab: Lab) -> dict[str, str]:
+    """Of Tables 3 and 4 the attack of each. Raises InputError unless they are one FGSM and one PGD."""
+    attacks = lab.cfg.report.transfer
+    found = {f"transfer_{'fgsm' if lab.pgd(attack).steps == 1 else 'pgd'}": attack for attack in attacks}
+    if len(found) < len(attacks):
+        raise InputError(f"report.transfer={attacks}; expected one FGSM and one PGD, a table for each")
+    return found
+
+
+def directions_of(lab: Lab, network: Subject, copy: Subject | None) -> Arrays:
+    assert copy is not None
     settings, seed = lab.cfg.report.directions, lab.cfg.evaluation.seed
     split = lab.test_images.take(settings.examples)
     attacks: dict[str, PGD] = {"FGSM": lab.pgd("fgsm"), "PGD": lab.pgd("pgd_100")}
 
-    def compute(network: Subject, copy: Subject) -> Arrays:
+    def compute() -> Arrays:
         x, y = split.images(slice(None)), split.labels
         return landscape.directions(network.model, copy.model, x, y, attacks, settings.starts, seed=seed)
 
     described = {name: attack.describe() for name, attack in attacks.items()}
     key = Key("directions", attacks=described, examples=len(split), starts=settings.starts, seed=seed)
-    paths = over_pairs(lab, settings, key, compute)
-    return figures.directions(paths, lab.cfg.dataset.name) if paths else None
+    return network.arrays(dataclasses.replace(key, copy_sha256=copy.checkpoint_sha256), compute)
 
 
-def angles(lab: Lab) -> Chart | None:
-    settings = lab.cfg.report.angles
-    split, attack = lab.test_images.take(settings.examples), lab.pgd("fgsm")
-
-    def compute(network: Subject, copy: Subject) -> Arrays:
-        return landscape.gradient_angles(network.model, copy.model, split, attack)
-
-    key = Key("gradient_angles", attack=attack.describe(), examples=len(split))
-    found = over_pairs(lab, settings, key, compute)
-    return figures.gradient_angles(found, lab.cfg.dataset.name) if found else None
+def angles_of(lab: Lab, network: Subject, copy: Subject | None) -> Arrays:
+    assert copy is not None
+    split, attack = lab.test_images.take(lab.cfg.report.angles.examples), lab.pgd("fgsm")
+    key = Key("gradient_angles", attack=attack.describe(), examples=len(split), copy_sha256=copy.checkpoint_sha256)
+    return network.arrays(key, lambda: landscape.gradient_angles(network.model, copy.model, split, attack))
 
 
-def make(lab: Lab, out: Report) -> None:
-    attacks = {"fgsm" if lab.pgd(attack).steps == 1 else "pgd": attack for attack in lab.cfg.report.transfer}
-    if len(attacks) < len(lab.cfg.report.transfer):
-        raise InputError(f"report.transfer={lab.cfg.report.transfer}; expected one FGSM and one PGD, a table for each")
-    for kind, attack in attacks.items():
-        out.table(f"transfer_{kind}", transferred(lab, attack))
-    out.table("white_box", white_box(lab))
-    out.table("transfer_copy", copied(lab))
-    for name, chart in (("directions", directions(lab)), ("angles", angles(lab))):
-        if chart:
-            out.figure(name, chart)
+def show(found: Mapping[Place, Sequence[Any]], lab: Lab) -> Shown:
+    dataset = lab.cfg.dataset.name
+
+    def of(part: str) -> dict[tuple[str, str], Any]:
+        return {place[1:]: each for place, each in found.items() if place[0] == part}
+
+    def table(part: str, title: str, sides: tuple[str, str], note: str, intervals: bool = False) -> Table:
+        compared = part if lab.comparable else None
+        return grid_table(
+            of(part), dataset=dataset, title=title, sides=sides, notes=[note], item=compared, intervals=intervals
+        )
+
+    for part, attack in tables(lab).items():
+        words = named(attack)
+        note = (
+            f"Accuracy in % of the target (row) on {words} examples made on the source (column), an independent "
+            "training of the same name."
+        )
+        yield part, table(part, f"transfer of {words} examples", ("target", "source"), note)
+    note = (
+        "Accuracy in %. FGSM, random start: one full step from a uniformly random point of the ball, projected; "
+        "the paper's is R+FGSM of Tramèr et al., which splits the step."
+    )
+    yield "white_box", table("white_box", "white-box attacks", ("network", "attack"), note, intervals=True)
+    note = "Accuracy in % of the network, white box, and of its independent copy on the same examples."
+    words = "white box, and on an independent copy"
+    yield "transfer_copy", table("transfer_copy", words, ("network", "attack"), note)
+    for name, draw in (("directions", directions), ("angles", gradient_angles)):
+        arrays = {training: one for (training, _), each in of(name).items() for one in each}
+        if arrays:
+            yield name, draw(arrays, dataset)
+
+
+def directions(paths: Mapping[str, Mapping[str, np.ndarray]], dataset: str) -> Chart:
+    """ICLR Figure 7: loss towards adversarial examples. `paths`: training -> kind -> (examples, starts, points)."""
+    colours = {"own FGSM": "#c8352c", "own PGD": "#2a6fbb", "copy's FGSM": "#5b8c5a", "copy's PGD": "#3c3c3c"}
+    lines = {
+        training: {(kind, colours[kind]): values for kind, values in kinds.items()} for training, kinds in paths.items()
+    }
+    points = next(iter(next(iter(paths.values())).values())).shape[2]
+    rows = by_image(lines, np.linspace(0, 1, points), "share of the way")
+    return Chart(
+        f"{dataset}: loss towards adversarial examples, own and transferred",
+        rows,
+        caption="Figure 7 (ICLR). The loss along the straight line from an image to its adversarial examples and to "
+        "those of an independently trained copy. (The paper, on CIFAR10: the simple natural network and the wide PGD "
+        "one, steps of 0.3/255.)",
+    )
+
+
+def gradient_angles(angles: Mapping[str, Mapping[str, np.ndarray]], dataset: str) -> Chart:
+    """ICLR Figure 8: angles between input gradients of a network and its copy. `angles`: training -> same, other."""
+    edges = np.linspace(0, 180, 91)
+    names = {"same": ("same image", "#c8352c"), "other": ("another image", "#8a8a8a")}
+    panels = [
+        Panel(
+            [
+                Series(name, edges, np.histogram(pair[kind][np.isfinite(pair[kind])], edges)[0], colour, "bars")
+                for kind, (name, colour) in names.items()
+            ],
+            title=title(training),
+            x="angle in degrees",
+            y="images" if number == 0 else "",
+        )
+        for number, (training, pair) in enumerate(angles.items())
+    ]
+    return Chart(
+        f"{dataset}: angle between the gradients of a network and its copy",
+        [panels],
+        size=(2.7, 2.6),
+        caption="Figure 8 (ICLR). Angles between the loss's input gradients of two independently trained networks, on "
+        "the same image and on two different ones. The paper: correlated after natural training, less after FGSM's.",
+    )
 
 
 ITEM = Item(
     name="transfer",
     script="transfer_tables",
-    networks=networks,
-    make=make,
+    needs=needs,
+    show=show,
     sections=(
         Section(
             "Transfer between networks",

@@ -5,7 +5,7 @@ history.csv        one row for each evaluation on the held-out images
 state.pt           everything needed to go on, bit for bit, after its checksum; removed when the run has finished
 previous.pt        the state before it, for when state.pt was damaged
 last.safetensors   the weights after the last step
-best.safetensors   the weights that did best on the held-out images
+best.safetensors   the weights that did best on the held-out images; until the end the state has them
 averaged.safetensors  their exponential mean, where the recipe keeps one
 training.json      the summary; its presence means finished
 """
@@ -31,7 +31,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from saddlepoint.errors import InputError
-from saddlepoint.results import read_json, write_atomically, write_json
+from saddlepoint.files import read_json, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
@@ -165,14 +165,16 @@ def _unsealed(path: Path) -> bytes:
     return rest
 
 
-def write_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> bytes:
-    """The state dict as safetensors, contiguous and on the CPU. Returns the file's content."""
+def write_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
+    write_atomically(path, weights_file(model, metadata))
+
+
+def weights_file(model: nn.Module, metadata: dict[str, str]) -> bytes:
+    """The content of a file of weights: the state dict as safetensors, contiguous and on the CPU."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     # Cloned, because safetensors refuses one tensor under two names, as tied layers have it.
     # One entry, because safetensors writes several in a different order each time.
-    content = save(tensors, {"saddlepoint": json.dumps(metadata)})
-    write_atomically(path, content)
-    return content
+    return save(tensors, {"saddlepoint": json.dumps(metadata)})
 
 
 def in_eight_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import nn
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError, whole
-from saddlepoint.evaluation.robustness import evaluate
+from saddlepoint.measure.accuracy import evaluate
 from saddlepoint.runtime import Processes, generator
 
 

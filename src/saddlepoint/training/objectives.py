@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,8 @@ def _described(returned: object) -> str:
 class Standard:
     """Cross-entropy on the natural examples."""
 
+    passes: ClassVar[int] = 1  # forward and backward, an example
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
     ) -> tuple[Tensor, Tensor]:
@@ -108,6 +110,11 @@ class Adversarial:
         logits = model(self._attack(progress).craft(model, x, y, generator))
         return CrossEntropy()(logits.float(), y), logits
 
+    @property
+    def passes(self) -> int:
+        """Forward and backward, an example."""
+        return self.attack.steps + 1
+
     def _attack(self, progress: float) -> PGD:
         return self.attack.scaled(1.0 if progress >= self.warmup else progress / self.warmup)
 
@@ -126,6 +133,10 @@ class Trades(Adversarial):
         super().__post_init__()
         if not isinstance(self.beta, int | float) or not 0 <= self.beta < math.inf:
             raise InputError(f"training.objective.beta={self.beta}; expected a number of at least 0, such as 6")
+
+    @property
+    def passes(self) -> int:
+        return self.attack.steps + 3
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from saddlepoint.data import Batches, Data
 from saddlepoint.errors import InputError, Stopped
-from saddlepoint.results import sha256, write_atomically, write_csv
+from saddlepoint.files import sha256, write_atomically, write_csv
 from saddlepoint.runtime import Runtime, duration, generator, noted_signals
 from saddlepoint.tracking import Tracker
-from saddlepoint.training.checkpoint import RunDirectory, write_weights
+from saddlepoint.training.checkpoint import RunDirectory, weights_file
 from saddlepoint.training.monitor import Monitor
 from saddlepoint.training.objectives import Objective, checked
 from saddlepoint.training.recipe import Recipe
@@ -77,7 +77,7 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
-        self.best_file = b""
+        self.best_file = b""  # of the weights that did best; the first process has it
 
     def fit(self) -> dict[str, Any]:
         """Train to the end, from the run directory's state if there is one. Returns the summary it also writes.
@@ -202,7 +202,7 @@ class Trainer:
         chosen = row[self.monitor.chosen]
         if chosen > self.best:
             self.best = chosen
-            self.best_file = self._write_weights("best", self.model)
+            self.best_file = self._weights_file("best", self.model)
         self.tracker.log(self.step, {**row, "images_per_second": self.images_per_second})
 
     @property
@@ -215,12 +215,10 @@ class Trainer:
         """Training images a second, held-out measurements included."""
         return self.step * self.batches.size / max(self.seconds, 1e-9)
 
-    def _write_weights(self, checkpoint: str, network: nn.Module) -> bytes:
-        """Returns what it wrote, if this process is the one that writes."""
-        if not self.processes.first:
-            return b""
+    def _weights_file(self, checkpoint: str, network: nn.Module) -> bytes:
+        """Its content; empty where another process writes."""
         metadata = {**self.metadata, "checkpoint": checkpoint, "step": str(self.step)}
-        return write_weights(self.directory.weights(checkpoint), network, metadata)
+        return weights_file(network, metadata) if self.processes.first else b""
 
     def _save(self) -> None:
         """Everything the rest of the run depends on. History first: a state never is ahead of it."""
@@ -288,13 +286,11 @@ class Trainer:
         self.step, self.seconds, self.rows, self.best = (state[key] for key in ("step", "seconds", "rows", "best"))
         if self.processes.first:
             self.best_file = state["best_file"].numpy().tobytes()
-            if self.rows:  # the one that belongs to this state, whatever became of it
-                write_atomically(self.directory.weights("best"), self.best_file)
 
     def _finish(self) -> dict[str, Any]:
-        written = {"last": self.model, **({"averaged": self.averaged} if self.averaged is not None else {})}
-        for checkpoint, network in written.items():
-            self._write_weights(checkpoint, network)
+        contents = {"best": self.best_file, "last": self._weights_file("last", self.model)}
+        if self.averaged is not None:
+            contents["averaged"] = self._weights_file("averaged", self.averaged)
         comparable = [row for row in self.rows if row.get("size") == self.rows[-1].get("size")]
         summary = {
             **self.metadata,
@@ -310,7 +306,8 @@ class Trainer:
             "best_step": max(comparable, key=lambda row: row[self.monitor.chosen])["step"],
         }
         if self.processes.first:
-            for checkpoint in ("best", *written):
+            for checkpoint, content in contents.items():
+                write_atomically(self.directory.weights(checkpoint), content)
                 summary[f"{checkpoint}_sha256"] = sha256(self.directory.weights(checkpoint))
             self.directory.finish(summary)
             self.tracker.table("held_out", self.rows)
