@@ -65,8 +65,8 @@ def curves() -> Chart:
     """Error bars, dashed lines, points, a logarithmic axis, something that is not finite."""
     x, y = np.array([1, 2, 4, 8, 16]), np.array([0, 40.0, 87.5, np.nan, 93.3])
     ours = Series("ours", x, y, "#c8352c", low=y - 3, high=y + 2)
-    paper = Series(f"the paper's {PLANTED}", x, np.array([0, 30, 80, 90, 93.1]), "0.2", "dashed")
-    points = Series("points", x, np.array([2.3, 0.4, 0.2, 0.1, 0.05]), "tab:blue", "points")
+    paper = Series(f"the paper's {PLANTED}", x, np.array([0, 30, 80, 90, 93.1]), "#333333", "dashed")
+    points = Series("points", x, np.array([2.3, 0.4, 0.2, 0.1, 0.05]), "#1f77b4", "points")
     return Chart(
         "Capacity",
         [

@@ -8,17 +8,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from saddlepoint.files import write_atomically
+
+# matplotlib is imported where something is drawn: a command that finds its figures drawn starts sooner.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STYLE: Any = {
     "font.size": 9,
@@ -35,7 +34,7 @@ Numbers = Sequence[float] | np.ndarray
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) of one kind. Series of the same name share one entry of the legend.
+    """Points (x, y) of one kind, in a colour such as "#c8352c". Series of the same name share one entry of the legend.
 
     `kind` "bars" reads x as the edges of the bars, one more than y. `low` and `high` are the ends of the error bars,
     None where a point has none.
@@ -86,6 +85,11 @@ class Chart:
 
     def draw(self) -> Figure:
         """With matplotlib."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
         columns = max(len(row) for row in self.rows)
         width, height = self.size
         with plt.rc_context(STYLE):
@@ -137,13 +141,15 @@ class Chart:
 
 def print_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """<name>.pdf and <name>.png; the same figure gives the same bytes."""
+    from matplotlib.pyplot import close
+
     paths = []
     for suffix, changing in (("pdf", "CreationDate"), ("png", "Software")):
         content = io.BytesIO()
         figure.savefig(content, format=suffix, metadata={changing: None})
         paths.append(folder / f"{name}.{suffix}")
         write_atomically(paths[-1], content.getvalue())
-    plt.close(figure)
+    close(figure)
     return paths
 
 

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from matplotlib.colors import to_hex
-
 Content = dict[str, Any]
 
 
@@ -22,7 +20,7 @@ def figure(chart: Content) -> Content:
     chart = json.loads(json.dumps(chart), parse_constant=lambda _: None)  # JSON has no NaN: Plotly leaves null out
     rows = chart["rows"]
     every = [panel for row in rows for panel in row]
-    keys = dict.fromkeys((e["name"], to_hex(e["colour"]), e["kind"]) for panel in every for e in panel["series"])
+    keys = dict.fromkeys((e["name"], e["colour"], e["kind"]) for panel in every for e in panel["series"])
     images = [panel["image"] for panel in every if panel["image"]]
     scales = dict.fromkeys((image["low"], image["high"]) for image in images if image["signed"])
     return {
@@ -97,7 +95,7 @@ def _range(panels: Iterable[Content], axis: str) -> tuple[float, float]:
 
 
 def _trace(series: Content, crowded: bool) -> Content:
-    colour, x, y = to_hex(series["colour"]), list(series["x"]), list(series["y"])
+    colour, x, y = series["colour"], list(series["x"]), list(series["y"])
     named = {"name": _text(series["name"]), "hoverlabel": {"namelength": -1}}
     if series["kind"] == "bars":
         bars = list(pairwise(x))
