@@ -115,7 +115,7 @@ MISTAKES = [
     (TABLE, "evaluation.examples=501", "evaluation.examples"),  # more than there are images
     (HISTOGRAMS, "landscape.starts=1", "landscape.starts"),
     (TRANSFER, "report.transfer=[pgd,pgd_7]", "report.transfer"),
-    (FILTERS, "report.filters.examples=0", "examples"),
+    (FILTERS, "report.filters.examples=0", "report.filters.examples"),
     (FILTERS, "evaluation.checkpoint=best", "evaluation.checkpoint"),
     (REPRODUCE, "models=[]", "models"),
     (REPRODUCE, "jobs=0", "jobs"),
@@ -438,7 +438,7 @@ def test_reproduce_is_done_once(command: Run, tmp_path: Path) -> None:
 
 
 def test_reproduce_names_the_training_that_failed(command: Run, tmp_path: Path) -> None:
-    outcome = command(REPRODUCE, "models=[simple]", "trainings=[pgd]", "threat.eps=9", f"output_dir={tmp_path}")
+    outcome = command(REPRODUCE, "models=[simple]", "trainings=[pgd]", "recipe.batch_size=0", f"output_dir={tmp_path}")
     assert outcome.status == 2
     last = outcome.err.splitlines()[-1]
-    assert last.startswith("error: ") and "train.py" in last and "threat.eps=9" in last
+    assert last.startswith("error: ") and "train.py" in last and "recipe.batch_size=0" in last

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from saddlepoint.attacks import PGD, Attack
 from saddlepoint.data import Data, Split, fingerprint
@@ -263,7 +263,7 @@ class Lab:
         return Report(self.folder, self.command, build(self.cfg.logger.tracker), definition, kept)
 
     def _refuse_choices(self) -> None:
-        """Raises InputError where a script is told to choose runs in train.py's way, or in none."""
+        """Raises InputError where a script is told to choose runs in train.py's way or in none, or no images."""
         cfg = self.cfg
         for override in HydraConfig.get().overrides.task:
             if override.split("=")[0] in ("model", "training", "seed"):
@@ -276,6 +276,11 @@ class Lab:
                 if each not in known and not fnmatch.filter(found, runs.format(each)):
                     choices = f"choose from {', '.join(known)}{nearest(each, known)}"
                     raise InputError(f"{name}=[{each}]: unknown {group} {each!r}; {choices}")
+        parts = OmegaConf.to_container(cfg.report)
+        assert isinstance(parts, dict)
+        for part, settings in parts.items():
+            if isinstance(settings, dict) and settings.get("examples") is not None:
+                whole(settings["examples"], f"report.{part}.examples")
         if cfg.evaluation.checkpoint != "last" and self.script not in ("accuracy_table", "export"):
             raise InputError(
                 f"evaluation.checkpoint={cfg.evaluation.checkpoint} is for accuracy_table.py and export.py; "
