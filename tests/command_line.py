@@ -8,11 +8,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+
+from saddlepoint.lab import Lab
+from saddlepoint.runs import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,6 +71,18 @@ def run(path: str, *arguments: str, capsys: pytest.CaptureFixture[str], monkeypa
     status = call(path, *arguments, monkeypatch=monkeypatch)
     captured = capsys.readouterr()
     return Outcome(status, captured.out, captured.err)
+
+
+@contextmanager
+def lab_of(*overrides: str) -> Iterator[Lab]:
+    """The Lab of `python scripts/reproduce.py overrides...`, which has loaded no data."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="reproduce"):
+        cfg = compose("evaluate", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        try:
+            yield Lab(cfg)
+        finally:
+            HydraConfig.instance().cfg = None
 
 
 def refused(outcome: Outcome, named: str) -> bool:

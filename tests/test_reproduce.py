@@ -10,21 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, TINY, Run, killed_after, load_script, refused
+from command_line import ROOT, TINY, Run, killed_after, lab_of, load_script, refused
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 
 from saddlepoint import paper
 from saddlepoint.files import read_arrays, read_json
-from saddlepoint.lab import Lab, Network
+from saddlepoint.lab import Network
 from saddlepoint.runs import CONFIGS, build
 
 
 def planned(*overrides: str, items: Sequence[str] | None = None) -> list[Network]:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="reproduce"):
-        cfg = compose("evaluate", list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        return paper.planned(Lab(cfg), paper.named(items))
+    with lab_of(*overrides) as lab:
+        return paper.planned(lab, paper.named(items))
 
 
 def test_everything_on_digits_needs_these_networks() -> None:

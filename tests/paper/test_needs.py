@@ -1,0 +1,86 @@
+"""What items ask to be measured, before anything is: networks, attacks, sources."""
+
+from __future__ import annotations
+
+import pytest
+from command_line import lab_of
+
+from saddlepoint.errors import InputError
+from saddlepoint.paper import ITEMS, accuracy, adversaries, diagnostics, methods, transfer
+from saddlepoint.paper.item import against
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10"])
+def test_nothing_is_loaded_to_say_what_is_needed(dataset: str) -> None:
+    with lab_of(f"dataset={dataset}", "data_dir=nowhere") as lab:
+        for item in ITEMS:
+            assert item.networks(lab), item.name
+        assert not {"data", "test_images"} & vars(lab).keys()
+        assert lab.missing == []
+
+
+def test_table_1_attacks_the_network_itself_its_copy_and_another_architecture() -> None:
+    with lab_of("dataset=mnist") as lab:
+        found = adversaries.needs(lab)
+        wanted = {(attack, name) for name, attacks in lab.cfg.report.adversaries.items() for attack in attacks}
+    assert found.keys() == wanted
+    assert {each.network for measurements in found.values() for each in measurements} == {("wide", "pgd", 0)}
+    sources = {name: each.source for (_, name), (each,) in found.items()}
+    assert sources == {"A": None, "A_prime": ("wide", "pgd", 1), "B": ("architecture_b", "standard", 0)}
+
+
+def test_every_seed_is_needed_but_for_the_source_itself() -> None:
+    with lab_of("dataset=mnist", "seeds=3") as lab:
+        found = adversaries.needs(lab)
+        assert [each.network[2] for each in found["pgd", "A"]] == [0, 1, 2]
+        assert [each.network[2] for each in found["pgd", "A_prime"]] == [0, 2]
+        with pytest.raises(InputError, match="is no independent source for itself"):
+            against(lab, [("wide", "pgd", 1)], "pgd", ("wide", "pgd", 1))
+
+
+def test_figure_4_is_every_training_of_every_model_under_every_attack() -> None:
+    with lab_of("models=[simple,capacity2,wide]", "trainings=[fgsm,pgd]", "evaluation.attacks=[natural,cw]") as lab:
+        found = accuracy.needs(lab)
+    assert len(found) == 3 * 2 * 2
+    (one,) = found["fgsm", "capacity2", "cw"]
+    assert (one.network, one.source, one.checkpoint) == (("capacity2", "fgsm", 0), None, None)
+
+
+def test_transfer_takes_its_examples_from_second_trainings() -> None:
+    with lab_of("dataset=cifar10") as lab:
+        found = transfer.needs(lab)
+    (one,) = found["transfer_pgd", "standard simple", "pgd wide"]
+    assert (one.network, one.source) == (("simple", "standard", 0), ("wide", "pgd", 1))
+    (own,) = found["transfer_copy", "pgd wide", "copy fgsm"]
+    assert (own.network, own.source) == (("wide", "pgd", 1), ("wide", "pgd", 0))
+    (pair,) = found["angles", "fgsm", ""]
+    assert pair.networks == [("wide", "fgsm", 0), ("wide", "fgsm", 1)]
+
+
+def test_methods_are_seen_at_both_checkpoints() -> None:
+    with lab_of() as lab:
+        found = methods.needs(lab)
+    assert {each.checkpoint for (_, column), (each,) in found.items() if column.endswith("best")} == {"best"}
+    assert {each.checkpoint for (_, column), (each,) in found.items() if column.endswith("last")} == {"last"}
+
+
+@pytest.mark.parametrize(("eps", "names"), [("4/16", ["0.5", "1", "1.5", "2"]), ("0.75", ["0.5", "1"])])
+def test_diagnostics_try_no_eps_beyond_the_pixel_range(eps: str, names: list[str]) -> None:
+    with lab_of(f"threat.eps={eps}") as lab:
+        tried = [name for _, name in diagnostics.needs(lab) if name.startswith("eps_times_")]
+    assert tried == [f"eps_times_{name}" for name in names] * 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("report.white_box=[fsgm]", "did you mean fgsm?"),
+        ("report.transfer=[pgd,pgd_100]", "one FGSM and one PGD"),
+        ("attacks.pgd_x20.restarts=1", "attacks.pgd_x20.restarts=1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_trained(setting: str, named: str) -> None:
+    with lab_of(setting) as lab, pytest.raises(InputError) as refused:
+        for item in ITEMS:
+            item.needs(lab)
+    assert named in str(refused.value)
