@@ -280,7 +280,7 @@ class Lab:
         assert isinstance(parts, dict)
         for part, settings in parts.items():
             if isinstance(settings, dict) and settings.get("examples") is not None:
-                whole(settings["examples"], f"report.{part}.examples")
+                whole(settings["examples"], f"report.{part!s}.examples")
         if cfg.evaluation.checkpoint != "last" and self.script not in ("accuracy_table", "export"):
             raise InputError(
                 f"evaluation.checkpoint={cfg.evaluation.checkpoint} is for accuracy_table.py and export.py; "
