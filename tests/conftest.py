@@ -21,6 +21,17 @@ settings.register_profile("tests", deadline=None)  # a busy machine is no failur
 settings.load_profile("tests")
 
 
+# The files that take longest, which start first: no process should end long after the others.
+LONGEST = (
+    *("test_command_line", "test_scripts", "test_soak", "test_notebooks", "test_cli", "test_own"),
+    *("test_second_opinions", "test_page", "test_figures", "test_attacks", "test_sweep"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def _settings_of_torch() -> Iterator[None]:
     """Threads and determinism are global to the process: every test starts from the same ones."""
