@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import resource
+import runpy
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from saddlepoint.errors import InputError
+from saddlepoint.files import sha256
 from saddlepoint.models import CNN
 from saddlepoint.training.checkpoint import SEAL, RunDirectory, in_eight_bits, read_weights, write_weights
 
@@ -111,6 +114,21 @@ def test_eight_bits_move_a_weight_by_at_most_half_its_outputs_scale(
             assert moved.any(), name
         else:
             assert not moved.any(), name
+
+
+def test_the_script_makes_a_run_smaller_and_says_so(
+    path: Path, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.weights("best").write_bytes(path.read_bytes())
+    directory.finish({"best_sha256": "x", "last_sha256": "x", "steps": 7})
+    before = path.stat().st_size
+    monkeypatch.setattr(sys, "argv", ["eight_bits.py", str(directory.path)])
+    for _ in range(2):  # again it changes nothing
+        runpy.run_path("scripts/dev/eight_bits.py", run_name="__main__")
+        assert directory.read_summary() == {"steps": 7, "bits": 8, "last_sha256": sha256(path)}
+        assert not directory.weights("best").exists()
+        assert path.stat().st_size < before
+        assert read_weights(path, other_weights()) == {"dataset": "tiny", "step": "7"}
 
 
 def test_an_output_without_weights_survives_eight_bits() -> None:
