@@ -25,10 +25,10 @@ test: .venv/ready ## run the tests; ARGS="-m slow" for those that take minutes
 lint: .venv/ready ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-benchmark: .venv-benchmark/ready ## measure the attack's speed beside other libraries
+benchmark: .venv-benchmark/ready ## compare the attack's speed with other libraries'
 	@PYTHONPATH=src .venv-benchmark/bin/python scripts/dev/benchmark.py $(ARGS)
 
-soak: .venv-benchmark/ready ## other libraries' attacks beside ours, 200 kills, deliberate mistakes, a million examples
+soak: .venv-benchmark/ready ## other libraries' attacks against ours, 200 kills, deliberate mistakes, a million examples
 	@PYTHONPATH=src .venv-benchmark/bin/python -m pytest tests/test_second_opinions.py
 	@$(RUN) scripts/dev/soak.py $(ARGS)
 

@@ -4,7 +4,7 @@ python train.py                                                  digits, simple,
 python train.py dataset=mnist model=wide seed=1                  the paper's MNIST network, its schedule exactly
 python train.py -m model=simple,wide training=standard,pgd       a sweep
 
-The same command again goes on where the last one stopped; a finished run stays as it is.
+Repeating a command resumes an interrupted training and skips a finished one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tables 1 and 2, one network against every adversary: python scripts/adversaries_table.py dataset=mnist recipe=fast
 
 White box, and black box from an independently trained copy (A'), a naturally trained one (A_nat) and another
-architecture (B); AutoAttack and an attack without gradients beside them. Rows: report.adversaries.
+architecture (B); AutoAttack and an attack without gradients. The rows: report.adversaries.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Cost:
 def table(found: Sequence[Cost], *, dataset: str) -> Table:
     """What trainings cost: a row for each network and recipe, recipes of a network together.
 
-    From the second recipe of a network on, its time stands beside the first one's.
+    From the second recipe of a network on, its time is compared with the first one's.
     """
     first: dict[tuple[str, str], float] = {}
     rows = []
@@ -147,7 +147,7 @@ def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> Cost:
         growth = 1.2 * wanted / took if took > 0 else math.inf
         timed = min(steps, math.ceil(timed * min(max(growth, 2), 20)))
     if took <= 0:
-        raise InputError(f"{timed} steps took no time beside a training's start; choose a longer training")
+        raise InputError(f"{timed} steps took no time compared with a training's start; choose a longer training")
     step = took / timed
     return Cost(
         dataset=lab.cfg.dataset.name,

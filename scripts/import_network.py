@@ -43,7 +43,7 @@ def main(cfg: DictConfig) -> None:
     metadata = {**names, "recipe": "imported", "seed": str(cfg.seed), "network": built, **provenance(runtime)}
     with directory.hold():
         if directory.finished and not overwrite:
-            raise InputError(f"{directory.path} holds a run already; overwrite=true replaces it, seed=1 goes beside it")
+            raise InputError(f"{directory.path} holds a run already; overwrite=true replaces it, seed=1 makes another")
         run.claim(defined, overwrite)
         source = {"weights": str(weights), "weights_sha256": sha256(weights)}
         for checkpoint in ("last", "best"):  # which are one here

@@ -1,4 +1,4 @@
-"""The paper's training beside what it is compared with: python scripts/methods_table.py dataset=mnist recipe=fast
+"""The paper's training and the methods it is compared with: python scripts/methods_table.py dataset=mnist recipe=fast
 
 Examples made once (static), FGSM with a random start, TRADES; the last and the best checkpoint of each.
 """

@@ -1,6 +1,6 @@
 """The report as one HTML page: python scripts/report.py outputs/mnist/report-fast
 
-Reads the tables and figures that the other scripts wrote there and writes index.html beside them, in seconds.
+Reads the tables and figures that the other scripts wrote there and writes index.html in the same folder, in seconds.
 """
 
 from __future__ import annotations

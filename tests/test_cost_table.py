@@ -86,7 +86,7 @@ def test_one_recipe_stands_alone(table: Callable[..., tuple[Outcome, Calls]], tm
 
 def test_noise_is_no_result(table: Callable[..., tuple[Outcome, Calls]], tmp_path: Path) -> None:
     outcome, _ = table(pace=0.0)
-    assert outcome.status == 2 and "took no time beside a training's start" in outcome.err
+    assert outcome.status == 2 and "took no time compared with a training's start" in outcome.err
     assert not list(tmp_path.iterdir())
 
 

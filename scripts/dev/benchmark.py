@@ -1,11 +1,11 @@
-"""How fast the attack is, beside torchattacks, foolbox and adversarial-robustness-toolbox: make benchmark
+"""The attack's speed against torchattacks, foolbox and adversarial-robustness-toolbox: make benchmark
 
 Every contender runs PGD on the same weights, images and settings, in turn, repeatedly. Before any is timed they are
 shown to solve the same problem: without a random start their final losses agree. "Plain" is the same network as people
 write it, in torch's default layout, in a process that knows nothing of ours: how this project's users would run the
 other library. The peers also attack our network in our process, which shows what the library alone costs.
 The ceiling is this machine's rate for a large matrix product, measured in the same run.
-The robustness package's training step is not beside ours: 1.2.1 moves every batch to a GPU unconditionally, and its
+The robustness package's training step is not compared: 1.2.1 moves every batch to a GPU unconditionally, and its
 data sets import torchvision.models.utils, which torchvision no longer has.
 """
 
@@ -415,7 +415,7 @@ def attack_profile(name: str, case: DictConfig, needed: dict[str, float], runtim
 
 
 def trainer_overhead(repeats: int, runtime: Runtime) -> dict[str, Any]:
-    """The trainer's step beside its k + 1 passes and the optimiser's step alone: MNIST wide, batch 50, PGD-7."""
+    """The trainer's step against its k + 1 passes and the optimiser's step alone: MNIST wide, batch 50, PGD-7."""
     device, noise = runtime.torch_device, generator(0, "images")
     pixels = torch.randint(256, (2000, 1, 28, 28), generator=noise, dtype=torch.uint8)
     split = Split(pixels, torch.randint(10, (2000,), generator=noise), 255).to(device)

@@ -1,9 +1,9 @@
 """What a training of days must survive, many times over: make soak
 
 Kills: short runs (train.py, then accuracy_table.py) are killed with kill -9 at random moments: anywhere, in the
-middle of a write, between a write and its rename, in an evaluation. The same command then goes on, and what the run
+middle of a write, between a write and its rename, in an evaluation. The same command then resumes, and what the run
 leaves is compared with what an undisturbed one left: everything but times, rate and memory.
-Mutations: scripts/dev/mutation_check.py. Examples: adversarial examples held against their threat, computed anew.
+Mutations: scripts/dev/mutation_check.py. Examples: adversarial examples checked against their threat by other code.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Kills:
             assert any(fnmatch(path, f"*{name}") for path in self.expected), name
 
     def _attempt(self, folder: Path, moment: str) -> bool:
-        """Start or go on; whether it was killed. Raises RuntimeError if it ended in failure by itself."""
+        """Start or resume; whether it was killed. Raises RuntimeError if it ended in failure by itself."""
         deadly = {}
         if moment == "in a write":
             deadly = {"fsync": self.random.randint(1, 15)}

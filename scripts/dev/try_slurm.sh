@@ -81,5 +81,5 @@ while read -r file; do
     cmp "$dir/slurm/$file" "$dir/undisturbed/$file"
     count=$((count + 1))
 done < <(cd "$dir/undisturbed" && find . -name '*.safetensors' -o -name history.csv)
-grep -rl "going on from step" "$dir/slurm/.sweep" || { echo "error: no job went on from a state"; exit 1; }
+grep -rl "resuming at step" "$dir/slurm/.sweep" || { echo "error: no job resumed from a state"; exit 1; }
 echo "$count files of 6 networks are the same, bit for bit"

@@ -95,7 +95,7 @@ def load(name: str, root: str | Path, held_out: int) -> Data:
 
 
 def load_own(path: str | Path, held_out: float, classes: int, channels: int | None = None) -> Data:
-    """A data set of one's own, shuffled once and for all; a share `held_out` of its training images is set aside.
+    """Your own data set, shuffled once and for all; a share `held_out` of its training images is set aside.
 
     An .npz with x_train, y_train, x_test, y_test (images uint8, (n, h, w) or (n, h, w, c); labels 0..classes-1, (n,)
     or (n, 1)), or a folder with train/<class>/<image> and test/<class>/<image>, the classes in alphabetical order, all
@@ -116,8 +116,8 @@ def load_own(path: str | Path, held_out: float, classes: int, channels: int | No
         labels = _numbered(labels, f"{path}: y_{part}", len(pixels))
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes or (part == "train" and high < classes - 1):
-            mend = f"or dataset.classes={high + 1}" if low == 0 else "so number them from 0"
-            raise InputError(f"{path}: y_{part} has labels from {low} to {high}; expected 0 to {classes - 1}, {mend}")
+            remedy = f"or dataset.classes={high + 1}" if low == 0 else "so number them from 0"
+            raise InputError(f"{path}: y_{part} has labels from {low} to {high}; expected 0 to {classes - 1}, {remedy}")
         order = np.random.RandomState(0).permutation(len(labels))
         parts.append((pixels.transpose(0, 3, 1, 2)[order], labels[order]))
     train, test = parts
@@ -130,7 +130,7 @@ def load_own(path: str | Path, held_out: float, classes: int, channels: int | No
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a data set of one's own: the file's, or of names and contents of a folder's files but hidden ones.
+    """SHA-256 of your own data set: the file's, or of names and contents of a folder's files but hidden ones.
 
     The path is no part of it. Links are followed. Raises InputError for a file that cannot be read, and for a
     link to a folder that holds the link.
@@ -348,7 +348,7 @@ def resized(x: Tensor, height: int) -> Tensor:
 class CropFlip:
     """Zero-pad, crop back at random and flip half of the images: the paper's CIFAR10 augmentation (2 pixels a side).
 
-    Works on a batch (n, c, h, w) where it lies, with the given generator.
+    Works on a batch (n, c, h, w) on its device, with the given generator.
     """
 
     def __init__(self, padding: int = 2, flip: bool = True) -> None:

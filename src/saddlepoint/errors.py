@@ -1,4 +1,4 @@
-"""The two ways to leave early: what a user can mend, and a signal."""
+"""The two ways to leave early: what a user can correct, and a signal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 class InputError(ValueError):
     """A wrong setting, file or environment.
 
-    Its message is one line: what is wrong, what was expected, how to mend it.
+    Its message is one line: what is wrong, what was expected, what to type.
     """
 
 

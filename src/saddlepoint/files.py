@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise InputError(
-            f"cannot write {path} ({error.strerror}); mend that, or choose another place with output_dir=..."
+            f"cannot write {path} ({error.strerror}); correct that, or choose another place with output_dir=..."
         ) from None
 
 

@@ -135,7 +135,7 @@ def spread(runtime: Runtime, jobs: int | None, trainings: int) -> tuple[int, int
 def train(plan: Sequence[Training], jobs: int, threads: int | None, gpus: list[str], keep_going: bool = False) -> None:
     """Run the plan, `jobs` at a time, the longest first; each on the GPU, if there are any, with the fewest.
 
-    Raises InputError where one fails, after stopping the others; with keep_going the others go on.
+    Raises InputError where one fails, after stopping the others; with keep_going the others continue.
     """
     waiting = sorted(plan, key=lambda each: -each.cost)
     running: list[Training] = []

@@ -240,7 +240,7 @@ class Lab:
 
     @property
     def comparable(self) -> bool:
-        """Whether the paper's numbers belong beside these: what trains and what attacks is as our files have it."""
+        """Whether these numbers compare with the paper's: the training and the attacks are as our files have them."""
         choices = chosen(Run.current(self.cfg).config)
         ours = all(shipped(group, choices.get(group)) for group in ("experiment", "evaluation", "report"))
         return ours and all(key.split(".")[0] in SCRIPTS and not key.startswith(TELLING) for key in self.differences)

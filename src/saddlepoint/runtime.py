@@ -108,7 +108,7 @@ class Processes:
             raise InputError(
                 f"WORLD_SIZE is set, but not as torchrun does ({reason}); unset it, or use torchrun"
             ) from None
-        # What the processes agree on lies in main memory, so that no GPU is waited for; and they may wait long for each
+        # What the processes agree on is in main memory, so that no GPU is waited for; and they may wait long for each
         # other, as an evaluation's batches take longer on one than on another.
         patience = timedelta(hours=12)
         self.on_cpu: Any = distributed.new_group(backend="gloo", timeout=patience) if self.count > 1 else None

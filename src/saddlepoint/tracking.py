@@ -87,7 +87,7 @@ class Wandb(Tracker):
         def begin() -> Any:
             import wandb
 
-            if wandb.run is not None:  # which wandb.init would go on with
+            if wandb.run is not None:  # which wandb.init would continue
                 wandb.run.finish(exit_code=1)
             names = {key: str(config[key]["name"]) for key in ("dataset", "model", "training", "recipe")}
             run_of, suffix = directory.parent.name, f"-s{config['seed']}"
@@ -192,7 +192,7 @@ class Wandb(Tracker):
     def _try(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
-        except Exception as error:  # noqa: BLE001 (whatever it is, the training goes on)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the training continues)
             log.warning("W&B is off from here on (%s: %s); history.csv stays complete", type(error).__name__, error)
             self.run = None
             return None

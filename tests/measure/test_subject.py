@@ -114,7 +114,7 @@ def test_an_interrupted_measurement_goes_on_with_the_batches_that_are_missing(
     results = make().directory.path / "results"
     assert [path.suffixes for path in results.iterdir()] == [[".unfinished-0", ".json"]]
     result = accuracy(make(), data, interrupted)
-    assert caplog.messages[-1] == "going on after 2 of 3 batches"
+    assert caplog.messages[-1] == "resuming after 2 of 3 batches"
     assert Interrupted.calls == 3 + 1  # of three batches two were done
     outcome = evaluate(network, data.test, ATTACK, batch_size=8)
     assert unpack(result.found.correct, 20).tolist() == outcome.correct.tolist()

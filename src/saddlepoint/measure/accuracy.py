@@ -65,7 +65,7 @@ def evaluate(
     starts = range(0, len(split), batch_size)
     own = [start for start in starts[rank::share] if str(start) not in parts]
     if parts and rank == 0:
-        log.info("going on after %d of %d batches", len(parts), len(starts))
+        log.info("resuming after %d of %d batches", len(parts), len(starts))
     begun = time.monotonic()
     for done, start in enumerate(tqdm(own, progress, disable=None if progress else True, leave=False), 1):
         batch = slice(start, start + batch_size)

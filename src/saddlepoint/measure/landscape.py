@@ -88,7 +88,7 @@ def input_gradient(model: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tenso
 def segments(
     model: nn.Module, x: Tensor, y: Tensor, attack: PGD, starts: int, points: int = 21, seed: int = 0
 ) -> tuple[Between, dict[str, np.ndarray]]:
-    """What the text after Figure 2 says of two maxima and what lies between them, around each example.
+    """What the text after Figure 2 says of two maxima and what is between them, around each example.
 
     Returns means, and arrays:
         losses: (examples, starts // 2, points), along the straight line between two maxima, in pairs.

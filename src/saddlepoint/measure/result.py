@@ -157,7 +157,7 @@ F = TypeVar("F", bound=Found, covariant=True)
 
 @dataclass(frozen=True)
 class Result(Generic[F]):
-    """What a measurement found, of which run. `arrays` is the .npz beside its `file`, if it has one."""
+    """What a measurement found, of which run. `arrays` is the .npz of the same folder, if it has one."""
 
     key: Key
     found: F

@@ -39,7 +39,7 @@ def measured(
 
 
 class Unfinished:
-    """The parts of a measurement that are done, kept until its result is: a killed one then goes on from there.
+    """The parts of a measurement that are done, kept until its result is written: a killed one resumes from them.
 
     Each process of a measurement keeps what it did in a file of its own, and knows what all of them did.
 

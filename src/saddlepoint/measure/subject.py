@@ -139,7 +139,7 @@ class Subject:
     def measure_arrays(
         self, key: Key, compute: Callable[[], tuple[F, Arrays]], read: Callable[..., F]
     ) -> tuple[Result[F], Arrays]:
-        """As `measure`, for a measurement whose arrays are kept in an .npz beside the JSON."""
+        """As `measure`, for a measurement whose arrays are kept in an .npz next to the JSON."""
         path = self._file(key).with_suffix(".npz")
         if not path.exists():
             path.with_suffix(".json").unlink(missing_ok=True)

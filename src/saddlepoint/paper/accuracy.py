@@ -44,7 +44,7 @@ def show(found: Mapping[Place, Accuracies], lab: Lab) -> Shown:
 
 
 def accuracy_numbers(found: Mapping[Place, Accuracies], *, dataset: str, compare: bool = True) -> dict[Place, Number]:
-    """The accuracies, and the training loss behind those of the first attack; with `compare` beside the paper's."""
+    """The accuracies, and the training loss behind those of the first attack; with `compare` with the paper's."""
     paper = published(dataset, "accuracy" if compare else None)
     numbers = {place: Number(results, paper.cells.get(place)) for place, results in found.items()}
     # The training loss is the last step's: it says nothing of another checkpoint.

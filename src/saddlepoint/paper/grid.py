@@ -19,7 +19,7 @@ def grid_table(
     item: str | None = None,
     intervals: bool = True,
 ) -> Table:
-    """One accuracy for each (row, column), beside the paper's `item`: Tables 3 to 5 and those like them.
+    """One accuracy for each (row, column), with the paper's `item`: Tables 3 to 5 and those like them.
 
     Args:
         cells: a result for each seed, for each (row, column) in their order.

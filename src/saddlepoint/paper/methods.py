@@ -50,9 +50,9 @@ ITEM = Item(
     show=show,
     sections=(
         Section(
-            "Training methods beside each other",
+            "Training methods compared",
             BEYOND,
-            "Adversarial examples made once (static), FGSM with a random start and TRADES beside the paper's methods, "
+            "Adversarial examples made once (static), FGSM with a random start, TRADES and the paper's methods, "
             "each at its last checkpoint and at the one that did best on held-out images.",
             tables=("methods",),
         ),

@@ -39,7 +39,7 @@ TITLES = {
     "fgsm_rs": "FGSM with random start",
     "trades": "TRADES",
 }
-OTHERS = ["#4b8f8c", "#a0522d", "#6b7a1e"]  # for methods of one's own  # for methods of one's own
+OTHERS = ["#4b8f8c", "#a0522d", "#6b7a1e"]  # for your own methods
 ATTACK_COLOURS = {"natural": "#3c3c3c", "fgsm": "#8a8a8a", "pgd": "#c8352c", "square": "#2a6fbb"}
 
 

@@ -39,7 +39,7 @@
   );
   for (const panel of document.querySelectorAll(".panel")) near.observe(panel);
 
-  // What lies behind a number: shown on hover and focus, kept by a click or a tap until the next one or Escape.
+  // What is behind a number: shown on hover and focus, kept by a click or a tap until the next one or Escape.
   const sheet = matchMedia("(max-width: 40rem)"); // as in page.css
   let shown = null;
   let kept = false;

@@ -1,8 +1,8 @@
-"""The run directory: what a training leaves on disk, and how it goes on from there.
+"""The run directory: what a training leaves on disk, and how it resumes.
 
 config.yaml        what defines the run (written by the entry point)
 history.csv        one row for each evaluation on the held-out images
-state.pt           everything needed to go on, bit for bit, after its checksum; removed when the run has finished
+state.pt           everything needed to resume, bit for bit, after its checksum; removed when the run has finished
 previous.pt        the state before it, for when state.pt was damaged
 last.safetensors   the weights after the last step
 best.safetensors   the weights that did best on the held-out images; until the end the state has them
@@ -108,7 +108,7 @@ class RunDirectory:
         new.replace(self.state)
 
     def read_state(self) -> dict[str, Any] | None:
-        """The state to go on from, the one before it if that is damaged; None if there is none.
+        """The state to resume from, the one before it if that is damaged; None if there is none.
 
         Raises InputError if there are some and none can be read.
         """
@@ -178,7 +178,7 @@ def weights_file(model: nn.Module, metadata: dict[str, str]) -> bytes:
 
 
 def in_eight_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Kernels and matrices as int8 with a float32 scale for each output, beside them; everything else as it is.
+    """Kernels and matrices as int8 and a float32 scale for each output; everything else as it is.
 
     A quarter of the bytes. A weight moves by at most half its scale, which is the output's largest weight / 127.
     """

@@ -1,4 +1,4 @@
-"""What is seen of a training while it goes on: held-out accuracies and losses, and examples to look at."""
+"""What is seen of a training while it runs: held-out accuracies and losses, and examples to look at."""
 
 from __future__ import annotations
 

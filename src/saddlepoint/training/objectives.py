@@ -83,7 +83,7 @@ class Standard:
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Cross-entropy on adversarial examples made anew for every minibatch, and on nothing else (Section 2.2).
+    """Cross-entropy on new adversarial examples for every minibatch, and on nothing else (Section 2.2).
 
     Args:
         attack: solves the inner maximisation; PGD is the paper's method, one full step its FGSM baseline.

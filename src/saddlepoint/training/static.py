@@ -13,7 +13,7 @@ from saddlepoint.training.objectives import Adversarial
 def replaced(split: Split, model: nn.Module, attack: PGD, generator: torch.Generator, batch_size: int = 500) -> Split:
     """The split with each image replaced by its adversarial example for `model`.
 
-    The paper makes the examples anew for every minibatch, from the weights of the moment (Section 2.2).
+    The paper makes new examples for every minibatch, from the weights of the moment (Section 2.2).
     `training=static` trains on these instead, which shows the difference. Raises InputError for an attack that no
     training of the paper's can use.
     """

@@ -260,17 +260,17 @@ class Trainer:
             raise InputError(
                 f"{self.directory.state} is no state of this run; overwrite=true trains from the start"
             ) from None
-        log.info("going on from step %d of %d", self.step, self.steps)
+        log.info("resuming at step %d of %d", self.step, self.steps)
 
     def _load(self, state: dict[str, Any]) -> None:
         here = {"device": self.runtime.torch_device.type, "precision": self.precision}
         if state["made"] != here:
             there = ", ".join(f"runtime.{key}={value}" for key, value in state["made"].items())
-            raise InputError(f"{self.directory.path} was begun with {there}; go on with the same, or overwrite=true")
+            raise InputError(f"{self.directory.path} was begun with {there}; resume with the same, or overwrite=true")
         if len(state["processes"]) != self.processes.count:
             count = len(state["processes"])
             raise InputError(
-                f"{self.directory.state} is of {count} processes and goes on with as many, not {self.processes.count}"
+                f"{self.directory.state} is of {count} processes and resumes with as many, not {self.processes.count}"
             )
         own = state["processes"][self.processes.rank]
         for network, kept in zip(self.networks, state["networks"], strict=True):
