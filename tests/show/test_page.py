@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
-from command_line import ROOT
+from command_line import ROOT, Run, refused
 from sample_report import PLANTED, accuracy, curves, filters, histograms
 
 from saddlepoint.errors import InputError
@@ -316,13 +316,8 @@ def test_a_damaged_file_is_named(empty: Path, file: str, content: str, message: 
     assert not (empty / "index.html").exists()
 
 
-def test_the_script(report: Path, tmp_path: Path) -> None:
-    def run(folder: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "scripts/report.py", folder], cwd=ROOT, capture_output=True, text=True)
-
+def test_the_script(report: Path, tmp_path: Path, command: Run) -> None:
     shutil.copytree(report, tmp_path / "mnist" / "report")
-    done = run(tmp_path / "mnist" / "report")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"wrote {tmp_path}/mnist/report/index.html\n"
-    failed = run(tmp_path / "nowhere")
-    assert failed.returncode == 2 and failed.stderr.startswith("error: no report at") and failed.stderr.count("\n") == 1
+    made = command("scripts/report.py", str(tmp_path / "mnist" / "report"))
+    assert (made.status, made.out, made.err) == (0, f"wrote {tmp_path}/mnist/report/index.html\n", "")
+    assert refused(command("scripts/report.py", str(tmp_path / "nowhere")), "no report at")
