@@ -202,7 +202,10 @@ def main(cfg: DictConfig) -> None:
     split, total = lab.test_images, lab.total
     part = "" if len(split) == total else f"-first{len(split)}"
     attacks = {name: lab.pgd(name) for name in settings.attacks if name != "natural"}
-    networks = lab.subjects(cfg.models, cfg.trainings)
+    wanted = [
+        (model, training, seed) for training in cfg.trainings for model in cfg.models for seed in range(cfg.seeds)
+    ]
+    networks = [subject for each in wanted if (subject := lab.subject(*each))]
     if not networks:
         raise InputError("nothing to export; train a network first: python train.py --help")
     for subject in networks:

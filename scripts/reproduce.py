@@ -21,7 +21,7 @@ from saddlepoint.cli import entry
 from saddlepoint.errors import InputError, whole
 from saddlepoint.jobs import Training, spread, train
 from saddlepoint.lab import Lab, next_command
-from saddlepoint.paper import ITEMS, named, planned, write, write_page
+from saddlepoint.paper import ITEMS, items_named, planned, write, write_page
 from saddlepoint.paper.item import Item
 from saddlepoint.runs import for_training, typed
 from saddlepoint.runtime import duration
@@ -84,7 +84,7 @@ def main(cfg: DictConfig) -> None:
     whole(cfg.seeds, "seeds")
     if not cfg.models or not cfg.trainings:
         raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
-    items = named(cfg["items"])
+    items = items_named(cfg["items"])
     lab.data  # noqa: B018 before anything starts: the data are there, or are downloaded once
     first = [item for item in items if item.name in FIRST]
     rest = [item for item in items if item not in first]

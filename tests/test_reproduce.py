@@ -21,7 +21,7 @@ from saddlepoint.runs import CONFIGS, build
 
 def planned(*overrides: str, items: Sequence[str] | None = None) -> list[Network]:
     with lab_of(*overrides) as lab:
-        return paper.planned(lab, paper.named(items))
+        return paper.planned(lab, paper.items_named(items))
 
 
 def test_everything_on_digits_needs_these_networks() -> None:

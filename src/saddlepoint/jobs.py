@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from saddlepoint.errors import InputError, whole
 from saddlepoint.files import read_csv
-from saddlepoint.runs import CONFIGS, Run, build
+from saddlepoint.runs import CONFIGS, Run
 from saddlepoint.runtime import Runtime, duration, visible_gpus
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Training:
         self.directory = run.directory
         # A sweep may be written in a config file: this is one job of it.
         self.command = ["train.py", *settings, "hydra.mode=RUN"]
-        self.cost = passes(run)
+        self.cost = run.passes  # in which the progress bar counts
         self.after = source.directory.path if source else None
         self.evaluations = run.config.recipe.evaluations
         self.gpu: str | None = None
@@ -83,17 +83,6 @@ class Training:
             reason = ended if status < 0 or not said else said[-1].removeprefix("error: ")
             self.failure = f"{shlex.join(['python', *self.command])} failed: {reason}"
         return True
-
-
-def passes(run: Run) -> int:
-    """Forward and backward passes an example, the unit in which the progress bar counts.
-
-    1 for a method that does not say how many, and for nonsense, which train.py refuses.
-    """
-    try:
-        return int(getattr(build(run.config.training.objective), "passes", 1))
-    except InputError:
-        return 1
 
 
 def run(script: str, settings: list[str], output: str, environment: dict[str, str]) -> None:

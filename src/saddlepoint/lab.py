@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,10 +69,6 @@ class Measurement(Generic[R]):
     make: Callable[[Lab, Subject, Subject | None], R]
     source: Network | None = None
     checkpoint: str | None = None
-
-    @property
-    def networks(self) -> list[Network]:
-        return [self.network] if self.source is None else [self.network, self.source]
 
 
 class Lab:
@@ -182,30 +178,38 @@ class Lab:
         return self._subjects[directory.path, checkpoint]
 
     def measure(self, wanted: Measurement[R]) -> R | None:
-        """It, measured now or earlier; None where one of its networks is not trained."""
+        """The result, measured now or earlier; None where one of its networks is not trained."""
         subject = self.subject(*wanted.network, wanted.checkpoint)
         source = self.subject(*wanted.source) if wanted.source else None
-        return None if subject is None or (wanted.source and source is None) else wanted.make(self, subject, source)
+        if subject is None or (wanted.source and source is None):
+            return None
+        self.release(subject, source)
+        return wanted.make(self, subject, source)
+
+    def release(self, *kept: Subject | None) -> None:
+        """Free the memory of all other networks."""
+        for each in self._subjects.values():
+            if each not in kept:
+                each.__dict__.pop("model", None)
 
     def accuracy(
         self,
         subject: Subject,
         name: str,
-        attack: Attack | None = None,
+        attack: Attack | None,
         source: Subject | None = None,
         examples: int | None = None,
         limited: bool = True,
     ) -> Result[Accuracy]:
-        """The accuracy under an attack, one of `attacks` unless it is given, on the first `examples` test images.
+        """The accuracy under an attack (None: on the images as they are) on the first `examples` test images.
 
-        `limited`: the slowest see only the first `report.at_most` images. With `source` the examples are made there.
+        `limited`: the slowest attacks see only the first `report.at_most`. With `source` the examples are made there.
         """
         settings = self.cfg.evaluation
         if settings.precision not in PRECISIONS:
             raise InputError(f"evaluation.precision={settings.precision}; choose {' or '.join(PRECISIONS)}")
         limits = [examples, self.cfg.report.at_most.get(name) if limited else None]
         part = self.test_images.take(min([len(self.test_images), *(limit for limit in limits if limit is not None)]))
-        attack = attack or self.attack(name)
         if isinstance(attack, AutoAttack):
             attack.check(part.pixels.shape)
         return subject.accuracy(
@@ -218,20 +222,6 @@ class Lab:
             precision=settings.precision,
             source=source,
         )
-
-    def track(self, found: Mapping[Network, Sequence[Result[Accuracy]]]) -> None:
-        """Show accuracies in the runs that they are of, where the logger keeps runs."""
-        for network, results in found.items():
-            subject = self.subject(*network)
-            if subject and results:
-                subject.track(build(self.cfg.logger.tracker), results)
-
-    def subjects(self, models: Sequence[str], trainings: Sequence[str]) -> list[Subject]:
-        """The finished runs of these models and trainings with the configured seeds; says which are missing."""
-        whole(self.cfg.seeds, "seeds")
-        wanted = [(model, training) for training in trainings for model in models]
-        found = [self.subject(*each, seed) for each in wanted for seed in range(self.cfg.seeds)]
-        return [each for each in found if each]
 
     @cached_property
     def differences(self) -> dict[str, Any]:
@@ -276,11 +266,13 @@ class Lab:
                 if each not in known and not fnmatch.filter(found, runs.format(each)):
                     choices = f"choose from {', '.join(known)}{nearest(each, known)}"
                     raise InputError(f"{name}=[{each}]: unknown {group} {each!r}; {choices}")
-        parts = OmegaConf.to_container(cfg.report)
-        assert isinstance(parts, dict)
-        for part, settings in parts.items():
-            if isinstance(settings, dict) and settings.get("examples") is not None:
-                whole(settings["examples"], f"report.{part!s}.examples")
+        for part in cfg.report:
+            settings = None if OmegaConf.is_interpolation(cfg.report, part) else cfg.report[part]
+            if isinstance(settings, DictConfig):
+                for several in ("models", "trainings"):
+                    listed(f"report.{part!s}.{several}", settings.get(several))
+                if settings.get("examples") is not None:
+                    whole(settings.examples, f"report.{part!s}.examples")
         if cfg.evaluation.checkpoint != "last" and self.script not in ("accuracy_table", "export"):
             raise InputError(
                 f"evaluation.checkpoint={cfg.evaluation.checkpoint} is for accuracy_table.py and export.py; "

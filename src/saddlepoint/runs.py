@@ -28,6 +28,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from saddlepoint.data import expanded, fingerprint
@@ -336,6 +337,18 @@ class Run:
         """The training of the network whose examples this one learns; None for most."""
         name: str | None = self.config.training.get("source")
         return name
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes an example, as its method says; else those of the attack and one.
+
+        1 for what cannot be built: train.py refuses it.
+        """
+        try:
+            objective, steps = build(self.config.training.objective), self.config.recipe.attack.steps
+        except (InputError, OmegaConfBaseException):
+            return 1
+        return int(getattr(objective, "passes", 1 + steps if isinstance(steps, int) else 1))
 
     def source(self) -> Run | None:
         """The run, of the same model and seed, whose network this training learns from; None for most."""

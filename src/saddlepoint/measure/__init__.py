@@ -1,1 +1,1 @@
-"""Measurements of a trained network. Everything is crafted and scored in float32."""
+"""What a network withstands: accuracies, the loss around images, and how results are kept."""

@@ -1,4 +1,4 @@
-"""Results on disk: one JSON for each (checkpoint, measurement), arrays in an .npz with the same name. No torch here.
+"""Results on disk: one JSON for each key, arrays in an .npz with the same name. No torch here.
 
 A result holds what was measured and everything it depends on, its key. A measurement is repeated only when its key has
 changed. result.py says what a result has in it.

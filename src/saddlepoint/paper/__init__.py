@@ -47,7 +47,7 @@ ITEMS: tuple[Item, ...] = (
 SECTIONS = tuple(dataclasses.replace(section, arguments=item.arguments) for item in ITEMS for section in item.sections)
 
 
-def named(names: Sequence[str] | None) -> list[Item]:
+def items_named(names: Sequence[str] | None) -> list[Item]:
     """The items of these names, all for None. Raises InputError for an unknown name, or none at all."""
     known = {item.name: item for item in ITEMS}
     if names is None:
@@ -78,19 +78,13 @@ def planned(lab: Lab, items: Sequence[Item]) -> list[Network]:
 def write(lab: Lab, item: Item) -> Report:
     """Measure what is missing of an item and write its tables and figures."""
     lab.begin(*item.arguments)
-    of_networks: dict[Network, list[Any]] = {}
-    found: dict[Any, list[Any]] = {}
-    for place, measurements in item.needs(lab).items():
-        found[place] = []
-        for each in measurements:
-            result = lab.measure(each)
-            if result is not None:
-                found[place].append(result)
-                of_networks.setdefault(each.network, []).append(result)
     with lab.report() as out:
+        found: dict[Any, list[Any]] = {}
+        for place, measurements in item.needs(lab).items():
+            results = [lab.measure(each) for each in measurements]
+            found[place] = [each for each in results if each is not None]
+        lab.release()
         if lab.runtime.processes.first:
-            if item.tracked:
-                lab.track(of_networks)
             for name, shown in item.show(found, lab):
                 out.add(name, shown)
     return out

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 
 from saddlepoint.lab import Lab, Measurement
 from saddlepoint.measure.result import Accuracy, Result
-from saddlepoint.paper.item import Item, Shown, over_seeds, tested
+from saddlepoint.measure.subject import Subject
+from saddlepoint.paper.item import Item, Shown, over_seeds
 from saddlepoint.paper.numbers import Accuracies, Number, origin, published, said_once, spread, threat_of
+from saddlepoint.runs import build
 from saddlepoint.show.charts import Chart, Panel, Series
 from saddlepoint.show.names import ATTACK_COLOURS, colour, named, title
 from saddlepoint.show.page import Section
@@ -17,27 +20,48 @@ from saddlepoint.show.table import Cell, Table
 Place = tuple[str, str, str]  # training method, model, measurement
 
 
-def needs(lab: Lab) -> dict[Place, list[Measurement[Result[Accuracy]]]]:
+@dataclass(frozen=True)
+class Column:
+    """What was measured of one network: its accuracies by attack, and its width in the units of its family, if any."""
+
+    results: Mapping[str, Result[Accuracy]]
+    capacity: int | None
+
+
+def needs(lab: Lab) -> dict[tuple[str, str], list[Measurement[Column]]]:
+    """By (training method, model)."""
     cfg = lab.cfg
+    for attack in cfg.evaluation.attacks:
+        lab.attack(attack)
     return {
-        (training, model, attack): [
-            tested(lab, network, attack, limited=False) for network in over_seeds(lab, model, training)
-        ]
+        (training, model): [Measurement(network, column) for network in over_seeds(lab, model, training)]
         for training in cfg.trainings
         for model in cfg.models
-        for attack in cfg.evaluation.attacks
     }
 
 
-def show(found: Mapping[Place, Accuracies], lab: Lab) -> Shown:
+def column(lab: Lab, subject: Subject, _: Subject | None = None) -> Column:
+    """Measured on all test images, and shown in the run itself where the logger keeps runs."""
+    attacks = {name: lab.attack(name) for name in lab.cfg.evaluation.attacks}
+    results = {name: lab.accuracy(subject, name, attack, limited=False) for name, attack in attacks.items()}
+    if lab.runtime.processes.first:
+        subject.track(build(lab.cfg.logger.tracker), list(results.values()))
+    return Column(results, subject.capacity)
+
+
+def show(found: Mapping[tuple[str, str], Sequence[Column]], lab: Lab) -> Shown:
     settings, dataset, examples = lab.cfg.evaluation, lab.cfg.dataset.name, len(lab.test_images)
-    numbers = accuracy_numbers(found, dataset=dataset, compare=lab.comparable)
+    results = {
+        (training, model, attack): [each.results[attack] for each in columns]
+        for (training, model), columns in found.items()
+        for attack in settings.attacks
+    }
+    numbers = accuracy_numbers(results, dataset=dataset, compare=lab.comparable)
     suffix = "" if settings.checkpoint == "last" else f"-{settings.checkpoint}"
     suffix += "" if examples == lab.total else f"-first{examples}"
     widths = "-widths" if len(lab.cfg.models) > 2 else ""
     yield f"{settings.name}{widths}{suffix}", accuracy_table(numbers, dataset=dataset, compare=lab.comparable)
-    trained = lab.subjects(lab.cfg.models, lab.cfg.trainings)
-    capacities = {each.run.model: each.capacity for each in trained if each.capacity is not None}
+    capacities = {model: each.capacity for (_, model), columns in found.items() for each in columns if each.capacity}
     if len(capacities) > 1:
         in_order = dict(sorted(capacities.items(), key=itemgetter(1)))
         yield f"capacity{widths}{suffix}", capacity(numbers, in_order, dataset)
@@ -83,7 +107,7 @@ def accuracy_table(numbers: Mapping[Place, Number], *, dataset: str, compare: bo
                 row.append(cell)
         rows += [ours, *below] if any(cell.text for cell in below[0][1:]) else [ours]
     header = ["Accuracy in %", *(f"{named(training)} {model}" for training, model in columns)]
-    notes = [f"Columns: training method and model. Rows: what it is tested on. {spread(numbers.values())}"]
+    notes = [f"Columns: training method and model. Rows: what it is accuracy_of on. {spread(numbers.values())}"]
     notes += said_once(results)
     if paper.source:
         notes.append(f"Paper: {paper.source}.")
@@ -148,7 +172,6 @@ ITEM = Item(
     script="accuracy_table",
     needs=needs,
     show=show,
-    tracked=True,
     sections=(
         Section(
             "Capacity and training method",

@@ -17,12 +17,13 @@ def needs(lab: Lab) -> dict[tuple[str, str], list[Measurement[Result[Accuracy]]]
     """By (attack, source)."""
     settings = lab.cfg.report
     attacked = over_seeds(lab, settings.network.model, settings.network.training)
-    sources = {name: (each.model, each.training, each.seed) for name, each in settings.sources.items()}
-    return {
-        (attack, name): against(lab, attacked, attack, None if name == "A" else sources[name])
-        for name, attacks in settings.adversaries.items()
-        for attack in attacks
-    }
+    found = {}
+    for name, attacks in settings.adversaries.items():
+        for attack in attacks:
+            given = None if name == "A" else settings.sources[name]
+            source = (given.model, given.training, given.seed) if given else None
+            found[attack, str(name)] = against(lab, attacked, attack, source)
+    return found
 
 
 def show(found: Mapping[tuple[str, str], Accuracies], lab: Lab) -> Shown:

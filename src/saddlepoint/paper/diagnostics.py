@@ -11,7 +11,7 @@ from saddlepoint.lab import Lab, Measurement
 from saddlepoint.measure.diagnostics import judge, zero_gradients
 from saddlepoint.measure.result import Accuracy, Diagnosis, Key, Result, Share
 from saddlepoint.measure.subject import Subject
-from saddlepoint.paper.item import Item, Shown, against, tested
+from saddlepoint.paper.item import Item, Shown, accuracy_of, against
 from saddlepoint.show.page import BEYOND, Section
 from saddlepoint.show.table import Cell, Table
 from saddlepoint.threat import Threat
@@ -30,11 +30,11 @@ def needs(lab: Lab) -> dict[Place, list[Measurement[Any]]]:
         network, copy = ((settings.model, training, seed) for seed in (0, lab.cfg.report.copies.seed))
         found[training, "zero"] = [Measurement(network, without_gradient)]
         for name in ("pgd", "pgd_x20"):
-            found[training, name] = [tested(lab, network, name, examples=examples)]
+            found[training, name] = [accuracy_of(lab, network, name, examples=examples)]
         for name, attack in variants(lab).items():
-            found[training, name] = [tested(lab, network, name, attack=attack, examples=examples)]
+            found[training, name] = [accuracy_of(lab, network, name, attack=attack, examples=examples)]
         found[training, "copy"] = against(lab, [network], "pgd", copy, examples=examples)
-        found[training, "square"] = [tested(lab, network, "square", examples=examples)]
+        found[training, "square"] = [accuracy_of(lab, network, "square", examples=examples)]
     return found
 
 

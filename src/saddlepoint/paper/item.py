@@ -31,9 +31,9 @@ class Item:
         name: what `items=[...]` calls it.
         sections: of the page, in its order.
         needs: what has to be measured, for each place in its tables and figures. It measures nothing.
-        show: the tables and figures, from what was measured for each place; of a network that is not trained nothing.
+        show: the tables and figures, from what was measured for each place. A network that is not trained has no
+            result.
         script: the script in scripts/ that makes it; for "" reproduce.py does.
-        tracked: whether its accuracies belong in the dashboards of the runs they are of.
     """
 
     name: str
@@ -41,7 +41,6 @@ class Item:
     needs: Callable[[Lab], Mapping[Any, Sequence[Measurement[Any]]]]
     show: Callable[[Mapping[Any, list[Any]], Lab], Shown]
     script: str = ""
-    tracked: bool = False
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -51,7 +50,7 @@ class Item:
     def networks(self, lab: Lab) -> list[Network]:
         """Those it is made of, each once."""
         needed = [each for measurements in self.needs(lab).values() for each in measurements]
-        return list(dict.fromkeys(network for each in needed for network in each.networks))
+        return list(dict.fromkeys(network for each in needed for network in (each.network, each.source) if network))
 
     def made(self, folder: Path) -> bool:
         """Whether a report's folder has all of it."""
@@ -64,7 +63,7 @@ def over_seeds(lab: Lab, model: str, training: str) -> list[Network]:
     return [(model, training, seed) for seed in range(lab.cfg.seeds)]
 
 
-def tested(
+def accuracy_of(
     lab: Lab,
     network: Network,
     name: str,
@@ -73,16 +72,15 @@ def tested(
     source: Network | None = None,
     checkpoint: str | None = None,
     examples: int | None = None,
-    limited: bool = True,
 ) -> Measurement[Result[Accuracy]]:
     """The accuracy under an attack, one of `attacks` unless it is given, on examples made on the `source`, if any.
 
-    `limited`: the slowest attacks see only the first `report.at_most` images. Raises InputError for an unknown attack.
+    The slowest attacks see only the first `report.at_most` images. Raises InputError for an unknown attack.
     """
     attack = attack or lab.attack(name)
 
     def make(lab: Lab, subject: Subject, other: Subject | None) -> Result[Accuracy]:
-        return lab.accuracy(subject, name, attack, other, examples, limited)
+        return lab.accuracy(subject, name, attack, other, examples)
 
     return Measurement(network, make, source, checkpoint)
 
@@ -98,7 +96,7 @@ def against(
     if networks and not others:
         path = lab.run(*networks[0]).directory.path
         raise InputError(f"{path} is no independent source for itself; choose another seed for it")
-    return [tested(lab, network, attack, source=source, examples=examples) for network in others]
+    return [accuracy_of(lab, network, attack, source=source, examples=examples) for network in others]
 
 
 def history(network: Network) -> Measurement[History]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Split
 from saddlepoint.errors import whole
-from saddlepoint.lab import Lab, Measurement
+from saddlepoint.lab import Lab, Measurement, listed
 from saddlepoint.measure import landscape
 from saddlepoint.measure.result import Between, Key, Maxima, Result
 from saddlepoint.measure.subject import Arrays, Subject
 from saddlepoint.paper.item import Item, Shown
+from saddlepoint.paper.lines import alone, by_image
 from saddlepoint.paper.numbers import row_of
 from saddlepoint.runs import build
 from saddlepoint.show.charts import Chart, Panel, Series
@@ -44,12 +46,12 @@ def needs(lab: Lab) -> dict[str, list[Measurement[Around]]]:
     settings = lab.cfg.landscape
     for name in ("examples", "starts", "histogram_starts"):
         whole(settings[name], f"landscape.{name}", 1 if name == "examples" else 2)  # maxima are told of in pairs
-    return {training: [Measurement((settings.model, training, 0), around)] for training in settings.trainings}
+    listed("landscape.trainings", settings.trainings)
+    make = partial(around, attack=build(settings.attack))
+    return {training: [Measurement((settings.model, training, 0), make)] for training in settings.trainings}
 
 
-def around(lab: Lab, subject: Subject, _: Subject | None = None) -> Around:
-    settings = lab.cfg.landscape
-    attack: PGD = build(settings.attack)
+def around(lab: Lab, subject: Subject, _: Subject | None = None, *, attack: PGD) -> Around:
     maxima = [measure_maxima(lab, subject, attack, example) for example in range(len(_chosen(lab)[0]))]
     between, lines = measure_segments(lab, subject, attack)
     return Around(
@@ -131,31 +133,6 @@ def loss_trajectories(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:
         caption="Figure 1. The loss along PGD from random starts around one test image each. The paper: it plateaus "
         "after a few iterations, at clustered values, far lower on the adversarially trained network. Mind the scales.",
     )
-
-
-Lines = Mapping[tuple[str, str], np.ndarray]  # (name, colour) -> (examples, lines, points)
-
-
-def alone(losses: Mapping[str, np.ndarray]) -> dict[str, Lines]:
-    """Of each training method, lines of one kind, in its colour."""
-    return {training: {(title(training), colour(training)): lines} for training, lines in losses.items()}
-
-
-def by_image(losses: Mapping[str, Lines], x: np.ndarray, label: str) -> list[list[Panel]]:
-    """Lines against x: a row of panels for each training method, a column for each test image."""
-    return [
-        [
-            Panel(
-                [Series(name, x, line, shade) for (name, shade), lines in kinds.items() for line in lines[example]],
-                title=f"test image {example}" if row == 0 else "",
-                x=label if row == len(losses) - 1 else "",
-                y=f"{title(training)}\nloss" if example == 0 else "",
-                from_zero=True,
-            )
-            for example in range(len(next(iter(kinds.values()))))
-        ]
-        for row, (training, kinds) in enumerate(losses.items())
-    ]
 
 
 def loss_histograms(losses: Mapping[str, np.ndarray], dataset: str) -> Chart:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from saddlepoint.lab import Lab, Measurement
 from saddlepoint.measure.result import Accuracy, Result
 from saddlepoint.paper.grid import grid_table
-from saddlepoint.paper.item import Item, Shown, over_seeds, tested
+from saddlepoint.paper.item import Item, Shown, accuracy_of, over_seeds
 from saddlepoint.paper.numbers import Accuracies
 from saddlepoint.show.names import named
 from saddlepoint.show.page import BEYOND, Section
@@ -18,7 +18,8 @@ def needs(lab: Lab) -> dict[tuple[str, str], list[Measurement[Result[Accuracy]]]
     settings = lab.cfg.report.methods
     return {
         (training, f"{named(attack)}, {checkpoint}"): [
-            tested(lab, network, attack, checkpoint=checkpoint) for network in over_seeds(lab, settings.model, training)
+            accuracy_of(lab, network, attack, checkpoint=checkpoint)
+            for network in over_seeds(lab, settings.model, training)
         ]
         for training in settings.trainings
         for checkpoint, attacks in (("last", settings.attacks), ("best", settings.best))

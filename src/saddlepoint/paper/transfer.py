@@ -19,8 +19,8 @@ from saddlepoint.measure import landscape
 from saddlepoint.measure.result import Key
 from saddlepoint.measure.subject import Arrays, Subject
 from saddlepoint.paper.grid import grid_table
-from saddlepoint.paper.item import Item, Shown, against, over_seeds, tested
-from saddlepoint.paper.landscape import by_image
+from saddlepoint.paper.item import Item, Shown, accuracy_of, against, over_seeds
+from saddlepoint.paper.lines import by_image
 from saddlepoint.show.charts import Chart, Panel, Series
 from saddlepoint.show.names import named, title
 from saddlepoint.show.page import Section
@@ -44,13 +44,13 @@ def needs(lab: Lab) -> dict[Place, list[Measurement[Any]]]:
     for training, model in kinds:
         for attack in cfg.report.white_box:
             place = ("white_box", f"{training} {model}", attack)
-            found[place] = [tested(lab, network, attack) for network in over_seeds(lab, model, training)]
+            found[place] = [accuracy_of(lab, network, attack) for network in over_seeds(lab, model, training)]
     for training, model in twice:
         network, again, name = (model, training, 0), (model, training, copy.seed), f"{training} {model}"
-        found["transfer_copy", name, "natural"] = [tested(lab, network, "natural")]
-        found["transfer_copy", name, "copy natural"] = [tested(lab, again, "natural")]
+        found["transfer_copy", name, "natural"] = [accuracy_of(lab, network, "natural")]
+        found["transfer_copy", name, "copy natural"] = [accuracy_of(lab, again, "natural")]
         for attack in cfg.report.transfer:
-            found["transfer_copy", name, attack] = [tested(lab, network, attack)]
+            found["transfer_copy", name, attack] = [accuracy_of(lab, network, attack)]
             found["transfer_copy", name, f"copy {attack}"] = against(lab, [again], attack, network)
     for part, settings, make in (
         ("directions", cfg.report.directions, directions_of),
@@ -99,10 +99,10 @@ def show(found: Mapping[Place, Sequence[Any]], lab: Lab) -> Shown:
     def of(part: str) -> dict[tuple[str, str], Any]:
         return {place[1:]: each for place, each in found.items() if place[0] == part}
 
-    def table(part: str, title: str, sides: tuple[str, str], note: str, intervals: bool = False) -> Table:
-        compared = part if lab.comparable else None
+    def table(part: str, words: str, sides: tuple[str, str], note: str, item: str, intervals: bool = False) -> Table:
+        compared = item if lab.comparable else None
         return grid_table(
-            of(part), dataset=dataset, title=title, sides=sides, notes=[note], item=compared, intervals=intervals
+            of(part), dataset=dataset, title=words, sides=sides, notes=[note], item=compared, intervals=intervals
         )
 
     for part, attack in tables(lab).items():
@@ -111,15 +111,15 @@ def show(found: Mapping[Place, Sequence[Any]], lab: Lab) -> Shown:
             f"Accuracy in % of the target (row) on {words} examples made on the source (column), an independent "
             "training of the same name."
         )
-        yield part, table(part, f"transfer of {words} examples", ("target", "source"), note)
+        yield part, table(part, f"transfer of {words} examples", ("target", "source"), note, f"transfer_{attack}")
     note = (
         "Accuracy in %. FGSM, random start: one full step from a uniformly random point of the ball, projected; "
         "the paper's is R+FGSM of Tramèr et al., which splits the step."
     )
-    yield "white_box", table("white_box", "white-box attacks", ("network", "attack"), note, intervals=True)
+    yield "white_box", table("white_box", "white-box attacks", ("network", "attack"), note, "white_box", True)
     note = "Accuracy in % of the network, white box, and of its independent copy on the same examples."
     words = "white box, and on an independent copy"
-    yield "transfer_copy", table("transfer_copy", words, ("network", "attack"), note)
+    yield "transfer_copy", table("transfer_copy", words, ("network", "attack"), note, "transfer_copy")
     for name, draw in (("directions", directions), ("angles", gradient_angles)):
         arrays = {training: one for (training, _), each in of(name).items() for one in each}
         if arrays:

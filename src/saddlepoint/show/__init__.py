@@ -1,1 +1,1 @@
-"""Tables and figures as pure functions of result files. Imports neither torch nor hydra."""
+"""Tables, charts and the page. Nothing here knows the paper."""

@@ -5,7 +5,7 @@ history.csv        one row for each evaluation on the held-out images
 state.pt           everything needed to resume, bit for bit, after its checksum; removed when the run has finished
 previous.pt        the state before it, for when state.pt was damaged
 last.safetensors   the weights after the last step
-best.safetensors   the weights that did best on the held-out images; until the end the state has them
+best.safetensors   the weights that did best on the held-out images, written at the end; until then in the state
 averaged.safetensors  their exponential mean, where the recipe keeps one
 training.json      the summary; its presence means finished
 """
