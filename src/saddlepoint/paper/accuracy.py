@@ -107,7 +107,7 @@ def accuracy_table(numbers: Mapping[Place, Number], *, dataset: str, compare: bo
                 row.append(cell)
         rows += [ours, *below] if any(cell.text for cell in below[0][1:]) else [ours]
     header = ["Accuracy in %", *(f"{named(training)} {model}" for training, model in columns)]
-    notes = [f"Columns: training method and model. Rows: what it is accuracy_of on. {spread(numbers.values())}"]
+    notes = [f"Columns: training method and model. Rows: what it is tested on. {spread(numbers.values())}"]
     notes += said_once(results)
     if paper.source:
         notes.append(f"Paper: {paper.source}.")
