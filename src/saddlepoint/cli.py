@@ -33,7 +33,7 @@ from omegaconf.errors import (
 )
 
 from saddlepoint.errors import InputError, Stopped, nearest
-from saddlepoint.runs import CONFIGS, chosen, compose, one_line
+from saddlepoint.runs import CONFIGS, chosen, compose, one_line, placeholder
 from saddlepoint.runtime import STOPS, part
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,18 @@ WITH_VALUE = (
 PATHS = ("output_dir", "data_dir", "weights", "dataset.data.path", "dataset.data.root")
 # Settings of several parts that may be null.
 OPTIONAL = ("augmentation", "grow")
+# Options of other programs in this field whose names say nothing about ours.
+ELSEWHERE_CALLED = {
+    **dict.fromkeys(("lr", "learning_rate"), "recipe.schedule.peak"),
+    **dict.fromkeys(("wd", "l2_reg"), "recipe.weight_decay"),
+    **dict.fromkeys(("gpu", "gpus", "cuda"), "runtime.device"),
+    **dict.fromkeys(("output", "out", "out_dir", "save_dir", "log_dir"), "output_dir"),
+    **dict.fromkeys(("data", "data_path", "root"), "data_dir"),
+    **dict.fromkeys(("arch", "net", "network"), "model"),
+    **dict.fromkeys(("bs",), "batch_size"),
+    "epsilon": "threat.eps",
+    "wandb": "logger",
+}
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -75,7 +87,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             except (InputError, HydraException, OmegaConfBaseException) as error:
                 message = str(error) if isinstance(error, InputError) else _explain(error, config_name)
                 if HydraConfig.get().mode == RunMode.MULTIRUN:  # its other jobs still run, and its end names one alone
-                    log.error("failed: %s", message)
+                    log.error("failed: %s", _as_typed(message))
                     raise
                 _leave(message)
 
@@ -148,8 +160,13 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _leave(message: str, status: int = 2) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {_as_typed(message)}", file=sys.stderr)
     sys.exit(status)
+
+
+def _as_typed(message: str) -> str:
+    """Values of settings as people write them: null, which Python calls None."""
+    return re.sub(r"(=|=\[|, |unknown \w+ )None(?=[;,: \]]|$)", r"\1null", message)
 
 
 def arguments(typed: Sequence[str], config_name: str) -> list[str]:
@@ -172,23 +189,39 @@ def arguments(typed: Sequence[str], config_name: str) -> list[str]:
             options.append(each)
         elif each.startswith("-"):
             follows = left and "=" not in left[0] and not left[0].startswith("-")
-            value = value if equals else left[0] if follows else "true"
-            raise InputError(f"{name} is no option; write {_setting(name, config_name)}={value}")
+            meant = _meant(name, value if equals else left[0] if follows else "true", config_name)
+            raise InputError(f"{name} is no option; {meant}")
         else:
             overrides.append(each)
     sweeps = bool({"-m", "--multirun"} & set(options))
     quoted = [_quoted(each, sweeps) for each in overrides]
     _refuse([_parsed(each) for each in quoted], sweeps, config_name)
+    if config_name == "evaluate":
+        quoted = [part for each in quoted for part in _taken_away(each, quoted)]
     return [*options, *quoted]
 
 
-def _setting(option: str, config_name: str) -> str:
-    """The setting that somebody means who types --option."""
-    name, known = option.lstrip("-").replace("-", "_"), settings(config_name)
-    if name in known:
-        return name
-    ends = [each for each in known if each.endswith(f".{name}")]
-    return [*ends, *difflib.get_close_matches(name, known, 1), name][0]
+def _taken_away(override: str, overrides: Sequence[str]) -> list[str]:
+    """A script may not have what a training takes away: it is put there first. runs.for_training leaves that out."""
+    there = placeholder(override)
+    of_a_training = override.startswith(("~monitor.", "~trainer.", "~training.", "~model.")) and "=" not in override
+    return [there, override] if of_a_training and there not in overrides else [override]
+
+
+def _meant(option: str, value: str, config_name: str) -> str:
+    """What somebody has to type who types --option value."""
+    name, known = option.lstrip("-").replace("-", "_").lower(), settings(config_name)
+    name = ELSEWHERE_CALLED.get(name, name)
+    ends = [each for each in known if each == name or each.endswith(f".{name}")]
+    # How something is measured, or on what, before how the network was trained.
+    ends.sort(key=lambda each: (each != name, not each.startswith(("evaluation.", "runtime."))))
+    if not ends:
+        return "settings are written name=value; see all of them with --cfg job"
+    if ends[0] == "logger":
+        value = "wandb"
+    if ends[0] == "runtime.device" and (value == "true" or value.isdigit()):
+        value = "cuda" if value == "true" else f"cuda:{value}"
+    return f"write {ends[0]}={value}"
 
 
 def _parsed(override: str) -> Override:
@@ -331,6 +364,8 @@ def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
         return f"{culprit}: unknown setting {key!r}{nearest(key, known)}; see all of them with --cfg job"
     if override.is_delete() and (CONFIGS / key).is_dir():
         return f"{culprit}: {key} is needed; choose {', '.join(_choices(key))}"
+    if override.is_delete() and OmegaConf.select(compose(config_name, _chosen()), key) is None:
+        return f"{culprit}: {key} is null, which cannot be taken away; leave this out"
     if override.is_add() and key in known:
         return f"{culprit}: there is a {key} already; write {culprit.lstrip('+')}"
     above = key.rpartition(".")[0]
@@ -340,15 +375,21 @@ def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
 
 
 def _culprit(config_name: str) -> str | None:
-    """The first of the overrides that Hydra cannot even take alone; None if it can each of them."""
-    for each in sys.argv[1:]:
-        if "=" not in each and not each.startswith("~"):
-            continue
-        try:
-            compose(config_name, [each])
-        except Exception:  # noqa: BLE001 (which is what is looked for)
-            return each
+    """The first of the overrides that Hydra cannot take, alone or with what is chosen; None if it can each of them."""
+    typed = [each for each in sys.argv[1:] if "=" in each or each.startswith("~")]
+    for choices in ([], _chosen()):
+        for each in typed:
+            try:
+                compose(config_name, [*choices, *([each] if each not in choices else [])])
+            except Exception:  # noqa: BLE001 (which is what is looked for)
+                return each
     return None
+
+
+def _chosen() -> list[str]:
+    """Of the overrides those that choose a file of a group."""
+    typed = [each for each in sys.argv[1:] if "=" in each and "," not in each]
+    return [each for each in typed if (CONFIGS / each.partition("=")[0]).is_dir()]
 
 
 def settings(config_name: str) -> list[str]:

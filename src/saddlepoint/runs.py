@@ -214,6 +214,8 @@ def differences(config: DictConfig) -> dict[str, Any]:
             found[f"~{key}"] = None
         elif plain is ... or canonical(_resolved(config, path)) != canonical(_resolved(base, path)):
             found[key] = _resolved(config, path)
+    if name == "evaluate":  # which may not have had what a training takes away
+        found |= {each: None for each in typed if each.startswith("~") and placeholder(each) in typed}
     return found
 
 
@@ -272,7 +274,13 @@ def _key(override: str) -> str:
 
 def for_training(overrides: Sequence[str]) -> list[str]:
     """Of a command's overrides those that train.py knows too: what sets something that its config has."""
-    return [each for each in overrides if _key(each) in training_keys()]
+    placeholders = {placeholder(each) for each in overrides if each.startswith("~")}
+    return [each for each in overrides if _key(each) in training_keys() and each not in placeholders]
+
+
+def placeholder(deletion: str) -> str:
+    """What lets a script take a setting away that only a training has."""
+    return f"++{deletion[1:]}=0"
 
 
 @cache
@@ -451,7 +459,8 @@ def difference_between(stored: Any, wanted: Any, name: str = "") -> str:
         for key in [*wanted, *stored]:
             if canonical(stored.get(key)) != canonical(wanted.get(key)):
                 return difference_between(stored.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-    return f"{name or 'config'} is {stored} there and {wanted} here"
+    there, here = ("null" if each is None else each for each in (stored, wanted))
+    return f"{name or 'config'} is {there} there and {here} here"
 
 
 def load(
