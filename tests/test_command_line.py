@@ -379,7 +379,9 @@ def test_accuracy_table_measures_only_what_is_missing(command: Run, trained: Pat
 
 
 def test_a_row_that_is_no_name_is_refused(command: Run, trained: Path) -> None:
-    assert refused(command(TABLE, *SCRIPT, "evaluation.attacks=[natural,null]", f"output_dir={trained}"), "None")
+    assert refused(
+        command(TABLE, *SCRIPT, "evaluation.attacks=[natural,null]", f"output_dir={trained}"), "attack null;"
+    )
 
 
 def test_accuracy_table_has_a_place_for_what_is_not_trained(command: Run, trained: Path) -> None:

@@ -165,7 +165,7 @@ def _leave(message: str, status: int = 2) -> None:
 
 def _as_typed(message: str) -> str:
     """Values of settings as people write them: null, which Python calls None."""
-    return re.sub(r"(=|=\[|, |unknown \w+ )None(?=[;,: \]]|$)", r"\1null", message)
+    return re.sub(r"(=|=\[|, |unknown \w+ )('?)None\2(?=[;,: \]]|$)", r"\1null", message)
 
 
 def arguments(typed: Sequence[str], config_name: str) -> list[str]:
