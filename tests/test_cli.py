@@ -161,6 +161,12 @@ def test_null_is_said_as_it_is_typed(command: Run, script: str, typed: str, said
     assert "None" not in outcome.err
 
 
+@pytest.mark.parametrize("typed", ["seed='a\n", "seed=a\u2028b", "model.name='\udcff'", "seed=\x1b[31m", "'a\nb'=1"])
+def test_whatever_is_typed_is_answered_in_one_line_that_shows(command: Run, typed: str) -> None:
+    outcome = command("train.py", typed)
+    assert refused(outcome, "") and outcome.err[:-1].isprintable()
+
+
 def test_what_a_script_takes_away_is_a_setting_of_a_training(command: Run) -> None:
     """A misspelt one does not become another report of the same network."""
     assert refused(command("scripts/accuracy_table.py", "~training.objective.wramup"), " training.objective.warmup?")

@@ -164,8 +164,9 @@ def _leave(message: str, status: int = 2) -> None:
 
 
 def _as_typed(message: str) -> str:
-    """Values of settings as people write them: null, which Python calls None."""
-    return re.sub(r"(=|=\[|, |unknown \w+ )('?)None\2(?=[;,: \]]|$)", r"\1null", message)
+    """In one line, with null, which Python calls None, and with characters that a terminal would not show escaped."""
+    message = re.sub(r"(=|=\[|, |unknown \w+ )('?)None\2(?=[;,: \]]|$)", r"\1null", message)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
 
 
 def arguments(typed: Sequence[str], config_name: str) -> list[str]:
@@ -174,6 +175,11 @@ def arguments(typed: Sequence[str], config_name: str) -> list[str]:
     Raises InputError for what cannot be read, naming what to type.
     """
     options, overrides, left = [], [], list(typed)
+    for each in left:
+        if any("\ud800" <= character <= "\udfff" for character in each):  # as Python has such bytes
+            raise InputError(
+                f"{each}: some of its bytes are not UTF-8; write it in UTF-8, and rename the file if it is one"
+            )
     while left:
         each = left.pop(0)
         name, equals, value = each.partition("=")
