@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -96,6 +97,38 @@ def test_the_command_that_is_named_measures_the_run(command: Run, tmp_path: Path
     measured = command(script, *arguments, "evaluation.examples=10")
     assert measured.status == 0, measured.err
     assert len(list(tmp_path.rglob("last-natural*.json"))) == 1
+
+
+@pytest.mark.parametrize("own", [[], ["~monitor.select"]], ids=" ".join)
+def test_every_command_that_is_printed_can_be_typed(command: Run, tmp_path: Path, own: list[str]) -> None:
+    """One of each kind, from the first training to the page: what is quick is run, the others are composed."""
+    folder, small = f"output_dir={tmp_path}", ["evaluation.examples=10", "attacks.pgd.steps=1"]
+    sweep = ["-m", "hydra/launcher=parallel", "training=standard,fgsm"]
+    typed = {
+        "train.py": [*TINY[:-1], *own, "training=standard", folder],
+        "train.py in a sweep": [*TINY[:-1], *own, *sweep, folder],
+        "scripts/accuracy_table.py": [*TINY[:-1], *own, "models=[simple]", "trainings=[standard]", *small, folder],
+        "scripts/filters.py": [*TINY[:-1], *own, folder],
+    }
+    kinds = set()
+    for name, given in typed.items():
+        outcome = command(name.split(" ")[0], *given)
+        assert outcome.status == 0, outcome.err
+        for kind, line in re.findall(r"^(.*): (python .*)$", outcome.out, re.M):
+            kinds.add(kind.split(",")[0])
+            _, script, *again = shlex.split(line)
+            quick = kind.startswith(("measure", "everything"))
+            more = small if kind.startswith("measure") else []
+            typed_again = command(script, *again, *(more if quick else ["--cfg", "job"]))
+            assert typed_again.status == 0, (line, typed_again.err)
+            assert quick or "seeds: " in typed_again.out
+    assert kinds == {
+        "measure it",
+        "measure them",
+        "everything on one page",
+        "next",
+        "train what is missing and make this again",
+    }
 
 
 def test_options_may_stand_among_the_overrides(command: Run, tmp_path: Path) -> None:

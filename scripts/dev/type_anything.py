@@ -140,7 +140,7 @@ class Ended(NamedTuple):
 
     status: int | None
     stderr: str
-    new: tuple[str, ...]
+    changed: tuple[str, ...]
 
     @property
     def fault(self) -> str | None:
@@ -150,7 +150,7 @@ class Ended(NamedTuple):
             return None
         if self.status != 2 or len(lines) != 1 or not lines[0].startswith("error: "):
             return f"status {self.status}: {lines[-1]}"
-        return f"wrote {', '.join(self.new)}" if self.new else None
+        return f"changed {', '.join(self.changed)}" if self.changed else None
 
 
 def cases(seed: int) -> Iterator[Case]:
