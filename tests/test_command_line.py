@@ -318,7 +318,12 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(command: Run, tmp_pa
 @pytest.fixture
 def endless(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
     """A command in a process of its own, in a training without end that has written states."""
-    settings = ["recipe.steps=100000", "recipe.evaluations=10000", "recipe.monitor.steps=1", "recipe.monitor.examples=20"]
+    settings = [
+        "recipe.steps=100000",
+        "recipe.evaluations=10000",
+        "recipe.monitor.steps=1",
+        "recipe.monitor.examples=20",
+    ]
     settings.append(f"output_dir={tmp_path}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, *request.param, *settings]

@@ -260,7 +260,7 @@ def _child(main: Callable[[], None], argv: list[str], folder: Path, out: int, er
 def prepared(commands: dict[str, Callable[[], None]], folder: Path) -> None:
     """A trained network, and its weights as somebody else's."""
     folder.mkdir()
-    first = run(commands[TRAIN], TRAIN, [*TINY, "training=standard", "output_dir=outputs"], folder)
+    first = run(commands[TRAIN], TRAIN, [*TINY, "training=standard", "output_dir=outputs"], folder, limit=600)
     assert first.status == 0, first.stderr
     (weights,) = folder.rglob("last.safetensors")
     (folder / "digits").mkdir()
