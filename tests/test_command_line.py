@@ -65,8 +65,8 @@ MISTAKES = [
     (TRAIN, "++monitor.attack=0", "monitor.attack"),
     (TRAIN, "dataset.network=nan", "dataset.network"),
     (TRAIN, "monitor=null", "monitor"),
-    (TRAIN, "recipe.reduction=[mean]", "recipe.reduction"),  # several for one
-    (TRAIN, "threat.bounds=1", "[0, 1]"),
+    (TRAIN, "recipe.reduction=[mean]", "recipe.reduction=[mean];"),  # several for one
+    (TRAIN, "threat.bounds=1", "[0,1]"),
     (TRAIN, "training=nan", "trades"),
     (TRAIN, "+training=pgd", " training=pgd"),
     (TRAIN, "++recipe=fast", " recipe=fast"),
@@ -104,10 +104,11 @@ MISTAKES = [
     (TRAIN, "seed=../../x", "seed"),
     (TRAIN, "model.name=../../x", "../../x"),  # leads out of the directory
     (TRAIN, "dataset.name=2024", "dataset.name"),
-    (TABLE, "models=wide", "models"),  # no list
+    (TABLE, "models=wide", "error: models=wide; expected a list such as [simple,wide]"),
+    (TABLE, "models=null", "error: models=null; expected a list such as [simple,wide]"),
     (TABLE, "models=[widee]", "wide"),
     (TABLE, "model=wide", "models"),  # train.py's way to choose
-    (TABLE, "models=[] trainings=pgd", "trainings"),
+    (TABLE, "models=[] trainings=pgd", "such as [standard,fgsm,pgd]"),
     (TABLE, "seeds=0", "seeds"),
     (TABLE, "evaluation.attacks.pgd=null", "evaluation.attacks=[natural,fgsm,pgd]"),  # to drop a row
     (TABLE, "attacks.pgd=null", "attacks.pgd"),

@@ -306,6 +306,8 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
             raise InputError(f"{name} is not set; add {name}=...")
         if key == "hydra" or key not in given or OmegaConf.is_missing(usual, key):
             continue
+        if OmegaConf.is_interpolation(given, key) and given._get_node(key) == usual._get_node(key):
+            continue  # what it refers to has another name, which was typed
         try:
             expected, value = usual[key], given[key]
         except InterpolationResolutionError:
@@ -321,7 +323,14 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
             _compare_below(value, expected, f"{name}.")
         elif isinstance(expected, ListConfig) != isinstance(value, ListConfig) or isinstance(value, DictConfig):
             several = "a list" if isinstance(expected, ListConfig) else "one value"
-            raise InputError(f"{name}={value}; expected {several} such as {expected!s}")
+            raise InputError(f"{name}={_listed(value)}; expected {several} such as {_listed(expected)}")
+
+
+def _listed(value: Any) -> str:
+    """As it is typed: without spaces, and texts without quotes."""
+    if isinstance(value, ListConfig):
+        return f"[{','.join(map(_listed, value))}]"
+    return "null" if value is None else str(value)
 
 
 def _shown(node: DictConfig, key: Any) -> str:
@@ -375,7 +384,7 @@ def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
         return f"{culprit}: there is a {key} already; write {culprit.lstrip('+')}"
     above = key.rpartition(".")[0]
     if above in known and isinstance(whole := OmegaConf.select(compose(config_name, []), above), ListConfig):
-        return f"{culprit}: {above} is a list; write all of it, such as {above}=[{','.join(map(str, whole))}]"
+        return f"{culprit}: {above} is a list; write all of it, such as {above}={_listed(whole)}"
     return f"{culprit}: {one_line(error)}"
 
 
