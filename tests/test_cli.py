@@ -175,6 +175,7 @@ def test_an_option_that_is_a_setting(command: Run, typed: str, written: str) -> 
 
 def test_an_option_of_a_script_is_of_its_measurement(command: Run) -> None:
     assert refused(command("scripts/accuracy_table.py", "--batch-size", "64"), "write evaluation.batch_size=64")
+    assert refused(command("scripts/accuracy_table.py", "--arch", "wide"), "write models=[wide]\n")
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,8 @@ def _meant(option: str, value: str, config_name: str) -> str:
     ends = [each for each in known if each == name or each.endswith(f".{name}")]
     # How something is measured, or on what, before how the network was trained.
     ends.sort(key=lambda each: (each != name, not each.startswith(("evaluation.", "runtime."))))
+    if config_name == "evaluate" and name in ("model", "training"):
+        return f"write {name}s=[{value}]"
     if not ends:
         return "settings are written name=value; see all of them with --cfg job"
     if ends[0] == "logger":
