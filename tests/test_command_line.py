@@ -72,6 +72,8 @@ MISTAKES = [
     (TRAIN, "++recipe=fast", " recipe=fast"),
     (TRAIN, "~dataset", "mnist"),
     (TRAIN, "~seeed", " seed?"),
+    (TRAIN, "~hydra recipe.steps=0", "choose quiet"),
+    (TRAIN, "hydra=[] recipe.steps=0", "choose quiet"),
     (TABLE, "report.filters.model=???", "report.filters.model"),
     (TRAIN, "~trainer", "trainer"),
     (TRAIN, "+seed=1", " seed=1"),

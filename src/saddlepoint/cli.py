@@ -287,6 +287,8 @@ def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> No
             if each.is_force_add() or (each.is_add() and key != "experiment"):
                 raise InputError(f"{line}: write {line.lstrip('+')}")
             given = [] if each.is_delete() or each.is_sweep_override() else each.value()
+            if key == "hydra" and given == []:  # whose defaults write a folder
+                raise InputError(f"{line}: hydra is needed; choose {', '.join(_choices(key))}")
             if not all(isinstance(one, str) for one in (given if isinstance(given, list) else [given])):
                 raise InputError(f"{line}: unknown {key}; choose {', '.join(_choices(key))}")
 
