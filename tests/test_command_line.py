@@ -71,6 +71,16 @@ MISTAKES = [
     (TRAIN, "+training=pgd", " training=pgd"),
     (TRAIN, "++recipe=fast", " recipe=fast"),
     (TRAIN, "~dataset", "mnist"),
+    *(
+        (TRAIN, f"{each}._target_=builtins.dict", f"{each}._target_=builtins.dict makes a dict; expected a ")
+        for each in ("dataset.data", "runtime", "monitor", "trainer", "logger.tracker")
+    ),
+    *(
+        (TRAIN, f"'{each}=${{threat}}'", f"{each}=${{threat}}; expected settings of its own")
+        for each in ("dataset.data", "monitor", "trainer", "logger.tracker")
+    ),
+    (TRAIN, "monitor.attack._target_=builtins.dict", "monitor.attack="),
+    (TABLE, "dataset.data._target_=builtins.dict", "expected a Data"),
     (TRAIN, "~seeed", " seed?"),
     (TRAIN, "~hydra recipe.steps=0", "choose quiet"),
     (TRAIN, "hydra=[] recipe.steps=0", "choose quiet"),

@@ -32,7 +32,7 @@ from omegaconf.errors import (
 )
 
 from saddlepoint.errors import InputError, Stopped, nearest
-from saddlepoint.runs import CONFIGS, chosen, compose, one_line, placeholder
+from saddlepoint.runs import CONFIGS, KINDS, chosen, compose, one_line, placeholder
 from saddlepoint.runtime import STOPS, part
 
 log = logging.getLogger(__name__)
@@ -312,6 +312,8 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
             continue
         if OmegaConf.is_interpolation(given, key) and given._get_node(key) == usual._get_node(key):
             continue  # what it refers to has another name, which was typed
+        if OmegaConf.is_interpolation(given, key) and name in KINDS:
+            raise InputError(f"{name}={given._get_node(key)}; expected settings of its own, with a _target_")
         try:
             expected, value = usual[key], given[key]
         except InterpolationResolutionError:

@@ -30,10 +30,12 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from saddlepoint.data import expanded, fingerprint
+from saddlepoint.data import Data, expanded, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.files import as_number, canonical, sha256, write_atomically, write_json
-from saddlepoint.runtime import generator
+from saddlepoint.runtime import Runtime, generator
+from saddlepoint.tracking import Tracker
+from saddlepoint.training import Monitor, Recipe
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
 
 OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
@@ -44,6 +46,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 OURS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
 # Keys of a config that say how Hydra builds; the others are arguments.
 DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
+# What has to come of a setting that describes something; others say so where they are used.
+KINDS = {"dataset.data": Data, "runtime": Runtime, "monitor": Monitor, "trainer": Recipe, "logger.tracker": Tracker}
 # Settings that do not affect the weights.
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "trust_network", "runtime", "weights", "hydra")
 # The choices that make up a name, and the place of the data.
@@ -61,9 +65,10 @@ def build(config: Any, **extra: Any) -> Any:
 
     Raises InputError that names the setting, as the user has it, where that cannot be called so.
     """
-    names = dict(_refuse_calls(config, str(config._get_full_key(None)), extra))
+    path = str(config._get_full_key(None))
+    names = dict(_refuse_calls(config, path, extra))
     try:
-        return hydra.utils.instantiate(config, **extra, _convert_="all")
+        made = hydra.utils.instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
         cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, InputError):
@@ -73,6 +78,10 @@ def build(config: Any, **extra: Any) -> Any:
         text, _, path = one_line(error).partition(" full_key: ")
         text = text if cause is error else f"{type(cause).__name__}: {one_line(cause)}"
         raise InputError(f"{names.get(path, path)}: {text}") from error
+    if path in KINDS and not isinstance(made, KINDS[path]):
+        expected = KINDS[path].__name__
+        raise InputError(f"{path}._target_={config._target_} makes a {type(made).__name__}; expected a {expected}")
+    return made
 
 
 def _refuse_calls(node: Any, path: str, given: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
