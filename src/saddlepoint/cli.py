@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import torch
@@ -310,10 +310,12 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
             raise InputError(f"{name} is not set; add {name}=...")
         if key == "hydra" or key not in given or OmegaConf.is_missing(usual, key):
             continue
-        if OmegaConf.is_interpolation(given, key) and given._get_node(key) == usual._get_node(key):
+        written = given._get_node(key)
+        refers = OmegaConf.is_interpolation(given, cast("str", key))
+        if refers and written == usual._get_node(key):
             continue  # what it refers to has another name, which was typed
-        if OmegaConf.is_interpolation(given, key) and name in KINDS:
-            raise InputError(f"{name}={given._get_node(key)}; expected settings of its own, with a _target_")
+        if refers and name in KINDS:
+            raise InputError(f"{name}={written}; expected settings of its own, with a _target_")
         try:
             expected, value = usual[key], given[key]
         except InterpolationResolutionError:
