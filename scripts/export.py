@@ -129,7 +129,7 @@ def write_network(folder: Path, model: nn.Module, network: Any, images: Tensor, 
                 write_atomically(Path(unchecked) / file, content)
             path = os.pathsep.join(filter(None, sys.path))  # whatever this process finds
             environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-            command = [sys.executable, "-c", CHECK, unchecked]
+            command = [sys.executable, "-c", CHECK, str(Path(unchecked).resolve())]  # which works inside it
             found = subprocess.run(command, env=environment, cwd=unchecked, capture_output=True, text=True, check=False)
     except OSError as error:
         raise InputError(f"cannot write beside {folder} ({error.strerror})") from None

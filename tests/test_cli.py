@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -76,7 +77,19 @@ def test_a_setting_unlike_any_other_gets_no_suggestion(command: Run) -> None:
     assert "did you mean" not in command("train.py", "xyzzy=1").err
 
 
-@pytest.mark.parametrize("own", [["seed=1"], ["monitor.examples=10"], ["training=trades", "training.objective.beta=3"]])
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["seed=1"],
+        ["monitor.examples=10"],
+        ["training=trades", "training.objective.beta=3"],
+        ["~monitor.select"],
+        ["training=trades", "~training.objective.beta"],
+        ["++model.extra=1", "~model.extra"],
+        ["~attack.loss"],
+    ],
+    ids=" ".join,
+)
 def test_the_command_that_is_named_measures_the_run(command: Run, tmp_path: Path, own: list[str]) -> None:
     """Also where what was typed is no setting of the scripts."""
     trained = command("train.py", *TINY[:-1], *own, f"output_dir={tmp_path}")
@@ -84,6 +97,38 @@ def test_the_command_that_is_named_measures_the_run(command: Run, tmp_path: Path
     measured = command(script, *arguments, "evaluation.examples=10")
     assert measured.status == 0, measured.err
     assert len(list(tmp_path.rglob("last-natural*.json"))) == 1
+
+
+@pytest.mark.parametrize("own", [[], ["~monitor.select"]], ids=" ".join)
+def test_every_command_that_is_printed_can_be_typed(command: Run, tmp_path: Path, own: list[str]) -> None:
+    """One of each kind, from the first training to the page: what is quick is run, the others are composed."""
+    folder, small = f"output_dir={tmp_path}", ["evaluation.examples=10", "attacks.pgd.steps=1"]
+    sweep = ["-m", "hydra/launcher=parallel", "training=standard,fgsm"]
+    typed = {
+        "train.py": [*TINY[:-1], *own, "training=standard", folder],
+        "train.py in a sweep": [*TINY[:-1], *own, *sweep, folder],
+        "scripts/accuracy_table.py": [*TINY[:-1], *own, "models=[simple]", "trainings=[standard]", *small, folder],
+        "scripts/filters.py": [*TINY[:-1], *own, folder],
+    }
+    kinds = set()
+    for name, given in typed.items():
+        outcome = command(name.split(" ")[0], *given)
+        assert outcome.status == 0, outcome.err
+        for kind, line in re.findall(r"^(.*): (python .*)$", outcome.out, re.M):
+            kinds.add(kind.split(",")[0])
+            _, script, *again = shlex.split(line)
+            quick = kind.startswith(("measure", "everything"))
+            more = small if kind.startswith("measure") else []
+            typed_again = command(script, *again, *(more if quick else ["--cfg", "job"]))
+            assert typed_again.status == 0, (line, typed_again.err)
+            assert quick or "seeds: " in typed_again.out
+    assert kinds == {
+        "measure it",
+        "measure them",
+        "everything on one page",
+        "next",
+        "train what is missing and make this again",
+    }
 
 
 def test_options_may_stand_among_the_overrides(command: Run, tmp_path: Path) -> None:
@@ -106,6 +151,17 @@ def test_choices_of_ones_own_are_named(command: Run, tmp_path: Path, option: lis
         ("--epochs 10", " recipe.epochs=10\n"),
         ("--batch-size=64", " recipe.batch_size=64\n"),
         ("--model wide", " model=wide\n"),
+        ("--lr 0.1", " recipe.schedule.peak=0.1\n"),
+        ("--learning-rate=0.1", " recipe.schedule.peak=0.1\n"),
+        ("--eps 8/255", " threat.eps=8/255\n"),
+        ("--epsilon=0.3", " threat.eps=0.3\n"),
+        ("--gpu 1", " runtime.device=cuda:1\n"),
+        ("--gpu", " runtime.device=cuda\n"),
+        ("--device cpu", " runtime.device=cpu\n"),
+        ("--output there", " output_dir=there\n"),
+        ("--wandb", " logger=wandb\n"),
+        ("--bs 64", " recipe.batch_size=64\n"),
+        ("--resume", " with --cfg job\n"),  # nothing of the kind
         ("-overwrite seed=1", " overwrite=true\n"),
         ("--cfg everything", " job, hydra or all\n"),
     ],
@@ -113,6 +169,41 @@ def test_choices_of_ones_own_are_named(command: Run, tmp_path: Path, option: lis
 def test_an_option_that_is_a_setting(command: Run, typed: str, written: str) -> None:
     outcome = command("train.py", *typed.split())
     assert refused(outcome, written) and outcome.err.endswith(written)
+    if "write " in outcome.err:
+        compose("train", arguments(shlex.split(outcome.err.rpartition("write ")[2]), "train"))
+
+
+def test_an_option_of_a_script_is_of_its_measurement(command: Run) -> None:
+    assert refused(command("scripts/accuracy_table.py", "--batch-size", "64"), "write evaluation.batch_size=64")
+    assert refused(command("scripts/accuracy_table.py", "--arch", "wide"), "write models=[wide]\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "typed", "said"),
+    [
+        ("train.py", "recipe.reduction=null", "recipe.reduction=null; "),
+        ("train.py", "seed=null", "seed=null; "),
+        ("train.py", "threat.bounds=[null, 1]", "threat.bounds=[null, 1]; "),
+        ("train.py", "monitor=null", "monitor=null; "),
+        ("scripts/accuracy_table.py", "evaluation.checkpoint=null", "evaluation.checkpoint=null; "),
+        ("scripts/accuracy_table.py", "models=[null]", "models=[null]: unknown model null; "),
+    ],
+)
+def test_null_is_said_as_it_is_typed(command: Run, script: str, typed: str, said: str) -> None:
+    outcome = command(script, typed)
+    assert refused(outcome, said), outcome.err
+    assert "None" not in outcome.err
+
+
+@pytest.mark.parametrize("typed", ["seed='a\n", "seed=a\u2028b", "model.name='\udcff'", "seed=\x1b[31m", "'a\nb'=1"])
+def test_whatever_is_typed_is_answered_in_one_line_that_shows(command: Run, typed: str) -> None:
+    outcome = command("train.py", typed)
+    assert refused(outcome, "") and outcome.err[:-1].isprintable()
+
+
+def test_what_a_script_takes_away_is_a_setting_of_a_training(command: Run) -> None:
+    """A misspelt one does not become another report of the same network."""
+    assert refused(command("scripts/accuracy_table.py", "~training.objective.wramup"), " training.objective.warmup?")
 
 
 PATHS = [

@@ -226,6 +226,16 @@ def test_what_does_not_load_again_is_not_written(nets: Path, network: dict[str, 
     assert [path.name for path in folder.parent.iterdir()] == ["export"]
 
 
+def test_a_folder_may_be_relative(nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As output_dir is, unless somebody types another."""
+    monkeypatch.chdir(nets)
+    network = {"_target_": "exported_nets.Net", "width": 4}
+    model, folder = build(OmegaConf.create(network)), Path("run/export")
+    folder.parent.mkdir()
+    load_script("scripts/export.py").write_network(folder, model, network, torch.rand(3, 1, 4, 4), "it")
+    assert sorted(path.name for path in folder.iterdir()) == ["load.py", "weights.pt"]
+
+
 def test_the_loader_builds_what_hydra_builds_within_dictionaries() -> None:
     export = load_script("scripts/export.py")
     node = {"_target_": "torch.nn.Flatten", "extra": {"a": {"_target_": "torch.nn.ReLU"}, 3: float("-inf")}}

@@ -166,7 +166,9 @@ def test_networks_of_ones_own_start_from_the_seed(mine: Path, command: Run, tmp_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (("nn.ReLU()", "nn.BatchNorm1d(hidden)"), "does not take images of shape (1, 8, 8) one at a time"),
         (("(hidden, 10))", "(hidden, 10), nn.Softmax(1))"), "returns probabilities; expected logits"),
+        (("(hidden, 10))", "(hidden, 10), nn.Sigmoid())"), "stay between 0 and 1 whatever the images"),
         (("(hidden, 10))", "(hidden, 9))"), "the data have 10 classes, expected (8, 10)"),
         (("nn.Linear(64", "nn.Linear(49"), "does not take images of shape (1, 8, 8)"),
     ],
@@ -176,10 +178,25 @@ def test_a_wrong_network_is_found_before_training(
 ) -> None:
     (mine / "mine.py").write_text((mine / "mine.py").read_text().replace(*change))
     arguments = ["--config-dir", str(mine), *TINY, "model=mynet", f"output_dir={tmp_path}/out"]
-    outcome = command("train.py", *arguments)
+    batch = ["recipe.batch_size=1"] if "one at a time" in message else []
+    outcome = command("train.py", *arguments, *batch)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert message in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_square_in_l2_is_refused_before_linf_is_measured(command: Run, tmp_path: Path) -> None:
+    """On images of 12 pixels the authors' code fails."""
+    x = np.random.default_rng(0).integers(0, 256, (60, 12, 12, 1), np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=np.arange(60) % 3, x_test=x, y_test=np.arange(60) % 3)
+    common = ["dataset=own", "dataset.name=small", f"dataset.data.path={tmp_path}/own.npz", "dataset.classes=3"]
+    common += ["dataset.channels=1", *TINY, "recipe.epochs=null", "recipe.batch_size=20", f"output_dir={tmp_path}/out"]
+    assert command("train.py", *common, "training=standard").status == 0
+    settings = ["report.epsilon.model=simple", "report.epsilon.trainings=[standard]", "report.epsilon.queries=3"]
+    outcome = command("scripts/epsilon_curves.py", *common, *settings)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "fails on images of 12x12 pixels" in outcome.err
+    assert not list((tmp_path / "out").rglob("results/*"))
 
 
 @pytest.mark.parametrize(

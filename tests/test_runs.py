@@ -183,7 +183,7 @@ def test_difference_names_the_first_setting_that_differs() -> None:
     stored = {"seed": 0, "threat": {"norm": "linf", "eps": 0.3}, "recipe": {"steps": 5}}
     wanted = {"seed": 0, "threat": {"norm": "linf", "eps": "8/255"}, "recipe": {"steps": 7}}
     assert difference_between(stored, wanted) == "threat.eps is 0.3 there and 8/255 here"
-    assert difference_between({"a": 1, "b": 2}, {"a": 1}) == "b is 2 there and None here"
+    assert difference_between({"a": 1, "b": 2}, {"a": 1}) == "b is 2 there and null here"
     assert difference_between({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}) == "a.b is [1, 2] there and [1, 3] here"
     assert difference_between({"a": {"b": 1}}, {"a": 1}) == "a is {'b': 1} there and 1 here"
 

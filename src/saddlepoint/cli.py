@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import os
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import torch
@@ -33,7 +32,7 @@ from omegaconf.errors import (
 )
 
 from saddlepoint.errors import InputError, Stopped, nearest
-from saddlepoint.runs import CONFIGS, chosen, compose, one_line
+from saddlepoint.runs import CONFIGS, KINDS, chosen, compose, one_line, placeholder
 from saddlepoint.runtime import STOPS, part
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,18 @@ WITH_VALUE = (
 PATHS = ("output_dir", "data_dir", "weights", "dataset.data.path", "dataset.data.root")
 # Settings of several parts that may be null.
 OPTIONAL = ("augmentation", "grow")
+# Options of other programs in this field whose names say nothing about ours.
+ELSEWHERE_CALLED = {
+    **dict.fromkeys(("lr", "learning_rate"), "recipe.schedule.peak"),
+    **dict.fromkeys(("wd", "l2_reg"), "recipe.weight_decay"),
+    **dict.fromkeys(("gpu", "gpus", "cuda"), "runtime.device"),
+    **dict.fromkeys(("output", "out", "out_dir", "save_dir", "log_dir"), "output_dir"),
+    **dict.fromkeys(("data", "data_path", "root"), "data_dir"),
+    **dict.fromkeys(("arch", "net", "network"), "model"),
+    **dict.fromkeys(("bs",), "batch_size"),
+    "epsilon": "threat.eps",
+    "wandb": "logger",
+}
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -75,7 +86,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             except (InputError, HydraException, OmegaConfBaseException) as error:
                 message = str(error) if isinstance(error, InputError) else _explain(error, config_name)
                 if HydraConfig.get().mode == RunMode.MULTIRUN:  # its other jobs still run, and its end names one alone
-                    log.error("failed: %s", message)
+                    log.error("failed: %s", _as_typed(message))
                     raise
                 _leave(message)
 
@@ -148,8 +159,14 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _leave(message: str, status: int = 2) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {_as_typed(message)}", file=sys.stderr)
     sys.exit(status)
+
+
+def _as_typed(message: str) -> str:
+    """In one line, with null, which Python calls None, and with characters that a terminal would not show escaped."""
+    message = re.sub(r"(=|=\[|, |unknown \w+ )('?)None\2(?=[;,: \]]|$)", r"\1null", message)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
 
 
 def arguments(typed: Sequence[str], config_name: str) -> list[str]:
@@ -158,6 +175,11 @@ def arguments(typed: Sequence[str], config_name: str) -> list[str]:
     Raises InputError for what cannot be read, naming what to type.
     """
     options, overrides, left = [], [], list(typed)
+    for each in left:
+        if any("\ud800" <= character <= "\udfff" for character in each):  # as Python has such bytes
+            raise InputError(
+                f"{each}: some of its bytes are not UTF-8; write it in UTF-8, and rename the file if it is one"
+            )
     while left:
         each = left.pop(0)
         name, equals, value = each.partition("=")
@@ -172,23 +194,41 @@ def arguments(typed: Sequence[str], config_name: str) -> list[str]:
             options.append(each)
         elif each.startswith("-"):
             follows = left and "=" not in left[0] and not left[0].startswith("-")
-            value = value if equals else left[0] if follows else "true"
-            raise InputError(f"{name} is no option; write {_setting(name, config_name)}={value}")
+            meant = _meant(name, value if equals else left[0] if follows else "true", config_name)
+            raise InputError(f"{name} is no option; {meant}")
         else:
             overrides.append(each)
     sweeps = bool({"-m", "--multirun"} & set(options))
     quoted = [_quoted(each, sweeps) for each in overrides]
     _refuse([_parsed(each) for each in quoted], sweeps, config_name)
+    if config_name == "evaluate":
+        quoted = [part for each in quoted for part in _taken_away(each, quoted)]
     return [*options, *quoted]
 
 
-def _setting(option: str, config_name: str) -> str:
-    """The setting that somebody means who types --option."""
-    name, known = option.lstrip("-").replace("-", "_"), settings(config_name)
-    if name in known:
-        return name
-    ends = [each for each in known if each.endswith(f".{name}")]
-    return [*ends, *difflib.get_close_matches(name, known, 1), name][0]
+def _taken_away(override: str, overrides: Sequence[str]) -> list[str]:
+    """A script may not have what a training takes away: it is put there first. runs.for_training leaves that out."""
+    there = placeholder(override)
+    of_a_training = override.startswith(("~monitor.", "~trainer.", "~training.", "~model.")) and "=" not in override
+    return [there, override] if of_a_training and there not in overrides else [override]
+
+
+def _meant(option: str, value: str, config_name: str) -> str:
+    """What somebody has to type who types --option value."""
+    name, known = option.lstrip("-").replace("-", "_").lower(), settings(config_name)
+    name = ELSEWHERE_CALLED.get(name, name)
+    ends = [each for each in known if each == name or each.endswith(f".{name}")]
+    # How something is measured, or on what, before how the network was trained.
+    ends.sort(key=lambda each: (each != name, not each.startswith(("evaluation.", "runtime."))))
+    if config_name == "evaluate" and name in ("model", "training"):
+        return f"write {name}s=[{value}]"
+    if not ends:
+        return "settings are written name=value; see all of them with --cfg job"
+    if ends[0] == "logger":
+        value = "wandb"
+    if ends[0] == "runtime.device" and (value == "true" or value.isdigit()):
+        value = "cuda" if value == "true" else f"cuda:{value}"
+    return f"write {ends[0]}={value}"
 
 
 def _parsed(override: str) -> Override:
@@ -247,6 +287,8 @@ def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> No
             if each.is_force_add() or (each.is_add() and key != "experiment"):
                 raise InputError(f"{line}: write {line.lstrip('+')}")
             given = [] if each.is_delete() or each.is_sweep_override() else each.value()
+            if key == "hydra" and given == []:  # whose defaults write a folder
+                raise InputError(f"{line}: hydra is needed; choose {', '.join(_choices(key))}")
             if not all(isinstance(one, str) for one in (given if isinstance(given, list) else [given])):
                 raise InputError(f"{line}: unknown {key}; choose {', '.join(_choices(key))}")
 
@@ -268,6 +310,12 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
             raise InputError(f"{name} is not set; add {name}=...")
         if key == "hydra" or key not in given or OmegaConf.is_missing(usual, key):
             continue
+        written = given._get_node(key)
+        refers = OmegaConf.is_interpolation(given, cast("str", key))
+        if refers and written == usual._get_node(key):
+            continue  # what it refers to has another name, which was typed
+        if refers and name in KINDS:
+            raise InputError(f"{name}={written}; expected settings of its own, with a _target_")
         try:
             expected, value = usual[key], given[key]
         except InterpolationResolutionError:
@@ -283,7 +331,14 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
             _compare_below(value, expected, f"{name}.")
         elif isinstance(expected, ListConfig) != isinstance(value, ListConfig) or isinstance(value, DictConfig):
             several = "a list" if isinstance(expected, ListConfig) else "one value"
-            raise InputError(f"{name}={value}; expected {several} such as {expected!s}")
+            raise InputError(f"{name}={_listed(value)}; expected {several} such as {_listed(expected)}")
+
+
+def _listed(value: Any) -> str:
+    """As it is typed: without spaces, and texts without quotes."""
+    if isinstance(value, ListConfig):
+        return f"[{','.join(map(_listed, value))}]"
+    return "null" if value is None else str(value)
 
 
 def _shown(node: DictConfig, key: Any) -> str:
@@ -331,24 +386,32 @@ def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
         return f"{culprit}: unknown setting {key!r}{nearest(key, known)}; see all of them with --cfg job"
     if override.is_delete() and (CONFIGS / key).is_dir():
         return f"{culprit}: {key} is needed; choose {', '.join(_choices(key))}"
+    if override.is_delete() and OmegaConf.select(compose(config_name, _chosen()), key) is None:
+        return f"{culprit}: {key} is null, which cannot be taken away; leave this out"
     if override.is_add() and key in known:
         return f"{culprit}: there is a {key} already; write {culprit.lstrip('+')}"
     above = key.rpartition(".")[0]
     if above in known and isinstance(whole := OmegaConf.select(compose(config_name, []), above), ListConfig):
-        return f"{culprit}: {above} is a list; write all of it, such as {above}=[{','.join(map(str, whole))}]"
+        return f"{culprit}: {above} is a list; write all of it, such as {above}={_listed(whole)}"
     return f"{culprit}: {one_line(error)}"
 
 
 def _culprit(config_name: str) -> str | None:
-    """The first of the overrides that Hydra cannot even take alone; None if it can each of them."""
-    for each in sys.argv[1:]:
-        if "=" not in each and not each.startswith("~"):
-            continue
-        try:
-            compose(config_name, [each])
-        except Exception:  # noqa: BLE001 (which is what is looked for)
-            return each
+    """The first of the overrides that Hydra cannot take, alone or with what is chosen; None if it can each of them."""
+    typed = [each for each in sys.argv[1:] if "=" in each or each.startswith("~")]
+    for choices in ([], _chosen()):
+        for each in typed:
+            try:
+                compose(config_name, [*choices, *([each] if each not in choices else [])])
+            except Exception:  # noqa: BLE001 (which is what is looked for)
+                return each
     return None
+
+
+def _chosen() -> list[str]:
+    """Of the overrides those that choose a file of a group."""
+    typed = [each for each in sys.argv[1:] if "=" in each and "," not in each]
+    return [each for each in typed if (CONFIGS / each.partition("=")[0]).is_dir()]
 
 
 def settings(config_name: str) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -318,10 +319,14 @@ def _cifar10(root: Path) -> tuple[Arrays, Arrays, int]:
 
 def _published(name: str, folder: Path, files: Mapping[str, str], download: Callable[[], object]) -> None:
     """Download what is missing, and check the md5 of every file. Raises InputError, in one line, if either fails."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         if not all((folder / file).exists() for file in files):
             download()
     except (OSError, RuntimeError) as error:  # URLError is an OSError
+        for each in new:
+            with suppress(OSError):  # something was downloaded into it, or it was not even made
+                each.rmdir()
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{name} is not under {folder} and cannot be downloaded ({reason}); "

@@ -31,10 +31,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from saddlepoint.data import expanded, fingerprint
+from saddlepoint.data import Data, expanded, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.files import as_number, canonical, sha256, write_atomically, write_json
-from saddlepoint.runtime import generator
+from saddlepoint.runtime import Runtime, generator
+from saddlepoint.tracking import Tracker
+from saddlepoint.training import Monitor, Recipe
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
 
 OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
@@ -45,6 +47,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 OURS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
 # Keys of a config that say how Hydra builds; the others are arguments.
 DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
+# What has to come of a setting that describes something; others say so where they are used.
+KINDS = {"dataset.data": Data, "runtime": Runtime, "monitor": Monitor, "trainer": Recipe, "logger.tracker": Tracker}
 # Settings that do not affect the weights.
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "trust_network", "runtime", "weights", "hydra")
 # The choices that make up a name, and the place of the data.
@@ -62,9 +66,10 @@ def build(config: Any, **extra: Any) -> Any:
 
     Raises InputError that names the setting, as the user has it, where that cannot be called so.
     """
-    names = dict(_refuse_calls(config, str(config._get_full_key(None)), extra))
+    path = str(config._get_full_key(None))
+    names = dict(_refuse_calls(config, path, extra))
     try:
-        return hydra.utils.instantiate(config, **extra, _convert_="all")
+        made = hydra.utils.instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
         cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, InputError):
@@ -74,6 +79,10 @@ def build(config: Any, **extra: Any) -> Any:
         text, _, path = one_line(error).partition(" full_key: ")
         text = text if cause is error else f"{type(cause).__name__}: {one_line(cause)}"
         raise InputError(f"{names.get(path, path)}: {text}") from error
+    if path in KINDS and not isinstance(made, KINDS[path]):
+        expected = KINDS[path].__name__
+        raise InputError(f"{path}._target_={config._target_} makes a {type(made).__name__}; expected a {expected}")
+    return made
 
 
 def _refuse_calls(node: Any, path: str, given: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
@@ -215,6 +224,8 @@ def differences(config: DictConfig) -> dict[str, Any]:
             found[f"~{key}"] = None
         elif plain is ... or canonical(_resolved(config, path)) != canonical(_resolved(base, path)):
             found[key] = _resolved(config, path)
+    if name == "evaluate":  # which may not have had what a training takes away
+        found |= {each: None for each in typed if each.startswith("~") and placeholder(each) in typed}
     return found
 
 
@@ -273,7 +284,13 @@ def _key(override: str) -> str:
 
 def for_training(overrides: Sequence[str]) -> list[str]:
     """Of a command's overrides those that train.py knows too: what sets something that its config has."""
-    return [each for each in overrides if _key(each) in training_keys()]
+    placeholders = {placeholder(each) for each in overrides if each.startswith("~")}
+    return [each for each in overrides if _key(each) in training_keys() and each not in placeholders]
+
+
+def placeholder(deletion: str) -> str:
+    """What lets a script take a setting away that only a training has."""
+    return f"++{deletion[1:]}=0"
 
 
 @cache
@@ -464,7 +481,8 @@ def difference_between(stored: Any, wanted: Any, name: str = "") -> str:
         for key in [*wanted, *stored]:
             if canonical(stored.get(key)) != canonical(wanted.get(key)):
                 return difference_between(stored.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
-    return f"{name or 'config'} is {stored} there and {wanted} here"
+    there, here = ("null" if each is None else each for each in (stored, wanted))
+    return f"{name or 'config'} is {there} there and {here} here"
 
 
 def load(

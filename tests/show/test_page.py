@@ -105,6 +105,15 @@ def test_an_empty_report_is_all_missing(empty: Path) -> None:
     )
 
 
+def test_a_tables_command_is_of_its_script_whoever_measured_it_first(report: Path) -> None:
+    """Two tables share results, which name the command that measured them."""
+    path, script = report / "tables" / "accuracy.json", "python scripts/accuracy_table.py"
+    own = page._table(path, read_json(path), f"{script} dataset=mnist")["commands"]
+    assert own and all(each.startswith(script) for each in own)
+    shared = json.loads(path.read_text().replace(script, "python scripts/transfer_tables.py"))
+    assert page._table(path, shared, f"{script} dataset=mnist")["commands"] == [f"{script} dataset=mnist"]
+
+
 @pytest.mark.parametrize("script", sorted({item.arguments[0] for item in SECTIONS}))
 def test_the_scripts_exist(script: str) -> None:
     assert (ROOT / "scripts" / f"{script}.py").exists()

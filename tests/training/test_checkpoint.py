@@ -58,6 +58,20 @@ def test_buffers_come_back_too(path: Path, batch_norm_network: nn.Sequential) ->
     assert fresh[1].num_batches_tracked == 1
 
 
+def test_a_layer_under_two_names_comes_back_under_both(path: Path) -> None:
+    """Which safetensors by itself refuses to write."""
+
+    def tied() -> nn.Sequential:
+        layer = nn.Linear(16, 16)
+        return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer)
+
+    model, again, x = tied(), tied(), torch.rand(3, 1, 4, 4)
+    write_weights(path, model, {})
+    read_weights(path, again)
+    assert again[1] is again[3]
+    assert torch.equal(again(x), model(x))
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path, network: CNN) -> None:
     with pytest.raises(InputError, match=f"no checkpoint at {tmp_path / 'last.safetensors'}"):
         read_weights(tmp_path / "last.safetensors", network)

@@ -189,6 +189,9 @@ def _figure(path: Path, content: Content, command: str) -> Content:
 def _table(path: Path, content: Content, command: str) -> Content:
     table = Table.read(content)
     commands = list(dict.fromkeys(str(record["command"]) for record in table.records if record.get("command")))
+    # Another table's script may have measured a part of it first, and does not make this table.
+    script = command.split()[:2]
+    commands = [each for each in commands if not script or each.split()[:2] == script] or [command] * bool(command)
     command = next(iter(commands), command)
     rows = [
         [
@@ -210,7 +213,7 @@ def _table(path: Path, content: Content, command: str) -> Content:
         "rows": rows,
         "notes": table.notes,
         "records": table.records,
-        "commands": commands or [each for each in (command,) if each],
+        "commands": commands,
         "files": _files(path, ("json", "csv", "md", "tex")),
     }
 

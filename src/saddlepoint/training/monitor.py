@@ -36,6 +36,8 @@ class Monitor:
         whole(self.batch_size, "monitor.batch_size")
         if self.select not in ("robust", "natural"):
             raise InputError(f"training.select={self.select}; choose robust or natural")
+        if not callable(self.attack):
+            raise InputError(f"monitor.attack={self.attack}; expected a _target_ such as saddlepoint.attacks.PGD")
 
     @property
     def chosen(self) -> str:
