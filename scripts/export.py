@@ -132,7 +132,7 @@ def write_network(folder: Path, model: nn.Module, network: Any, images: Tensor, 
             command = [sys.executable, "-c", CHECK, str(Path(unchecked).resolve())]  # which works inside it
             found = subprocess.run(command, env=environment, cwd=unchecked, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise InputError(f"cannot write beside {folder} ({error.strerror})") from None
+        raise InputError(f"cannot write next to {folder} ({error.strerror})") from None
     if found.returncode:
         reason = (found.stderr.strip().splitlines() or [f"status {found.returncode}"])[-1]
         raise InputError(f"what was to be written into {folder} does not load again ({reason}); nothing was written")

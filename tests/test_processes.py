@@ -195,7 +195,7 @@ def test_a_signal_stops_all_of_them_at_the_same_step(tmp_path: Path) -> None:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=300)
-    assert err.count("stopped by SIGTERM; the same command goes on from here") == 1, err
+    assert err.count("stopped by SIGTERM; repeat the command to resume") == 1, err
     state = RunDirectory(only(tmp_path, "state.pt").parent).read_state()
     assert state is not None
     assert len(state["processes"]) == 2

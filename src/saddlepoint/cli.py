@@ -68,7 +68,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
     """Make a function of the config a command: Hydra's overrides and sweeps, --help, and errors of one line.
 
     The help page begins with the docstring of the function's module.
-    Exit status: 2 for what the user can mend, 130 for SIGINT (Ctrl-C) and 143 for SIGTERM.
+    Exit status: 2 for what the user can correct, 130 for SIGINT (Ctrl-C) and 143 for SIGTERM.
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -115,7 +115,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
                     sys.exit(128 + stopped.signum)
                 name = signal.Signals(stopped.signum).name
                 again = ", without overwrite=true" if "overwrite=true" in map(str.lower, sys.argv) else ""
-                _leave(f"stopped by {name}; the same command goes on from here{again}", 128 + stopped.signum)
+                _leave(f"stopped by {name}; repeat the command to resume{again}", 128 + stopped.signum)
             else:
                 part()
             finally:
@@ -143,8 +143,8 @@ def _memory(cfg: DictConfig, setting: str) -> Iterator[None]:
         size = OmegaConf.select(cfg, setting)
         what = "this does" if size is None else f"{setting}={size} images do"
         held_out = ", or for held-out images +monitor.batch_size=50" if setting == "recipe.batch_size" else ""
-        mend = "" if size is None else f"; lower it{held_out}"
-        raise InputError(f"{what} not fit in the device's memory{mend}") from None
+        remedy = "" if size is None else f"; lower it{held_out}"
+        raise InputError(f"{what} not fit in the device's memory{remedy}") from None
 
 
 def _choices(group: str) -> list[str]:

@@ -88,7 +88,7 @@ def build(config: Any, **extra: Any) -> Any:
 def _refuse_calls(node: Any, path: str, given: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
     """(path below the whole config, name of the setting that it refers to) of each `_target_` in a config.
 
-    Raises InputError for one that is not there, or does not take what stands beside it and what else is `given`.
+    Raises InputError for one that is not there, or does not take its settings and what else is `given`.
     """
     if isinstance(node, ListConfig):
         for index, each in enumerate(node):
@@ -346,7 +346,7 @@ class Run:
         config = self.config
         name = f"{config.model.name}-{config.training.name}{config.recipe.suffix}"
         if Path(name).name != name:
-            raise InputError(f"{name} is no name of a directory; a run lies inside output_dir")
+            raise InputError(f"{name} is no name of a directory; a run is stored inside output_dir")
         return shortened(name + spelled(differences(config)))
 
     @property

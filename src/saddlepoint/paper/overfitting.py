@@ -45,7 +45,7 @@ def robust_overfitting(histories: Mapping[str, History], dataset: str) -> Chart:
         f"{dataset}: held-out accuracy as training goes",
         [panels],
         size=(3.4, 3.0),
-        caption="Beyond the paper: where the robust accuracy falls again while training goes on, the network overfits "
+        caption="Beyond the paper: where the robust accuracy falls again during the training, the network overfits "
         "robustly (Rice et al. 2020); where it collapses to 0, catastrophically (Wong et al. 2020).",
     )
 
@@ -59,7 +59,7 @@ ITEM = Item(
         Section(
             "Robust overfitting",
             BEYOND,
-            "Accuracy under attack on held-out images can fall while the training goes on.",
+            "Accuracy under attack on held-out images can fall during the training.",
             figures=("robust_overfitting",),
         ),
     ),

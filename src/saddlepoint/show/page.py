@@ -244,14 +244,14 @@ def _details(record: Mapping[str, object], command: str) -> list[Content]:
     if own:
         rows.append({"name": "Command", "code": own})
     if record.get("files"):
-        # Relative to the data set's folder, in which the report's lies.
+        # Relative to the data set's folder, which the report's folder is in.
         names = str(record["files"]).split("; ")
         rows.append({"name": "Files", "links": [(name, "../" + quote(name)) for name in names]})
     return rows
 
 
 def _headline(folder: Path, sections: Sequence[Content]) -> Content | None:
-    """Of the accuracy table: the widest networks trained adversarially and naturally, ours beside the paper's."""
+    """Of the accuracy table: the widest networks trained adversarially and naturally, with the paper's."""
     parts = [part for each in sections if "accuracy" in each["item"].tables for part in each["parts"]]
     table = next((part for part in parts if part["kind"] == "table"), None)
     if table is None:
