@@ -99,6 +99,7 @@ def test_the_command_that_is_named_measures_the_run(command: Run, tmp_path: Path
     assert len(list(tmp_path.rglob("last-natural*.json"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [[], ["~monitor.select"]], ids=" ".join)
 def test_every_command_that_is_printed_can_be_typed(command: Run, tmp_path: Path, own: list[str]) -> None:
     """One of each kind, from the first training to the page: what is quick is run, the others are composed."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saddlepoint.errors import InputError
 from saddlepoint.models import ResNet
-from saddlepoint.models.resnet import Conv3x3, Unit, standardise
+from saddlepoint.models.resnet import Conv3x3, Unit, batch_norm, standardise
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -153,3 +153,32 @@ def test_batch_statistics_move_by_a_tenth() -> None:
 def test_no_width_is_refused() -> None:
     with pytest.raises(InputError, match=r"model\.capacity=0"):
         ResNet(0)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_folded_normalisation_is_the_same_function(stride: int) -> None:
+    generator = seeded(0)
+    convolution, norm = Conv3x3(3, 8, stride), batch_norm(8)
+    for tensor, low, high in (
+        (norm.weight.data, -2, 2),
+        (norm.bias.data, -1, 1),
+        (norm.running_mean, -1, 1),
+        (norm.running_var, 0.1, 4),
+    ):
+        assert tensor is not None
+        tensor.uniform_(low, high, generator=generator)
+    x = torch.rand(2, 3, 8, 8, generator=generator, requires_grad=True)
+    direction = torch.randn(2, 8, 8 // stride, 8 // stride, generator=generator)
+    wanted = [x, convolution.weight, norm.weight, norm.bias]
+    for mode in (False, True):
+        norm.train(mode)
+        before = norm.running_mean.clone()  # type: ignore[union-attr]
+        plain, folded = norm(convolution(x)), convolution.normalised(x, norm)
+        assert torch.allclose(plain, folded, rtol=1e-5, atol=1e-5)
+        assert torch.equal(before, norm.running_mean) == (not mode)  # type: ignore[arg-type]
+        for one, other in zip(
+            torch.autograd.grad((direction * plain).sum(), wanted),
+            torch.autograd.grad((direction * folded).sum(), wanted),
+            strict=True,
+        ):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
