@@ -34,6 +34,9 @@ def main(cfg: DictConfig) -> None:
     run = Run.current(cfg)
     directory, overwrite, defined = run.directory, run.overwrites(), run.definition
     runtime: Runtime = build(cfg.runtime)
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    if cfg.logger.level not in levels:
+        raise InputError(f"logger.level={cfg.logger.level}; choose {', '.join(levels)}")
     if runtime.processes.first:
         logging.getLogger().setLevel(cfg.logger.level)
     model = run.network().to(runtime.torch_device)

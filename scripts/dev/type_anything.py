@@ -145,7 +145,8 @@ class Ended(NamedTuple):
     @property
     def fault(self) -> str | None:
         """What is wrong with it; None for nothing."""
-        lines = self.stderr.splitlines() or [""]
+        # Of a sweep Hydra says which job it was.
+        lines = [each for each in self.stderr.splitlines() if not each.startswith("Error executing job")] or [""]
         if self.status in (0, None):
             return None
         if self.status != 2 or len(lines) != 1 or not lines[0].startswith("error: "):
