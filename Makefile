@@ -20,7 +20,7 @@ report: .venv/ready ## rebuild the report's page from its tables and figures, in
 	@$(RUN) scripts/report.py outputs/$(DATASET)/report$(if $(filter-out paper,$(RECIPE)),-$(RECIPE))
 
 test: .venv/ready ## run the tests; ARGS="-m slow" for those that take minutes
-	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/ready ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -17,7 +17,7 @@ from saddlepoint.models import CNN
 from saddlepoint.runtime import Runtime
 from saddlepoint.training.checkpoint import RunDirectory
 
-torch.set_num_threads(1)  # for what a module prepares, too: there is a process for each core
+torch.set_num_threads(1)  # for what a module prepares, too
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
 
