@@ -131,6 +131,7 @@ MISTAKES = [
     ("scripts/adversaries_table.py", "+report.adversaries.C=[pgd]", "report.sources.C"),
     (FILTERS, "report.filters.trainings=pgd", "report.filters.trainings"),
     (TRAIN, "logger.level=loud", "logger.level"),
+    (TRAIN, "~dataset.data", "dataset.data"),
     (FILTERS, "report.filters.examples=0", "report.filters.examples"),
     (FILTERS, "evaluation.checkpoint=best", "evaluation.checkpoint"),
     (REPRODUCE, "models=[]", "models"),
@@ -466,3 +467,4 @@ def test_reproduce_names_the_training_that_failed(command: Run, tmp_path: Path) 
     assert outcome.status == 2
     last = outcome.err.splitlines()[-1]
     assert last.startswith("error: ") and "train.py" in last and "recipe.batch_size=0" in last
+    assert [path.name for path in tmp_path.rglob("*")] == ["digits"]

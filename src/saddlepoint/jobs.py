@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import multiprocessing
@@ -82,6 +83,11 @@ class Training:
             ended = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
             reason = ended if status < 0 or not said else said[-1].removeprefix("error: ")
             self.failure = f"{shlex.join(['python', *self.command])} failed: {reason}"
+            if status == 2 and [*self.directory.path.iterdir()] == [Path(self.log.name)]:  # refused before it began
+                Path(self.log.name).unlink()
+                self.directory.path.rmdir()
+                with contextlib.suppress(OSError):  # there are other seeds
+                    self.directory.path.parent.rmdir()
         return True
 
 

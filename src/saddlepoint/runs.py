@@ -386,7 +386,7 @@ class Run:
         """What defines the run, as plain values with every reference resolved."""
         keys = [str(key) for key in self.config if key in training_keys() and key not in ELSEWHERE]
         resolved: dict[str, Any] = {key: _resolved(self.config, [key]) for key in keys}
-        data = resolved["dataset"]["data"]
+        data = resolved["dataset"].get("data", {})  # what lacks it is refused where it is built
         data.pop("root", None)  # the same data, wherever they are
         if "path" in data:  # data of somebody's own are known by their content
             data["data_sha256"] = fingerprint(data.pop("path"))
