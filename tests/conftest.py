@@ -25,7 +25,8 @@ settings.load_profile("tests")
 # The files that take longest, which start first: no process should end long after the others.
 LONGEST = (
     *("test_command_line", "test_scripts", "test_soak", "test_notebooks", "test_cli", "test_own"),
-    *("test_second_opinions", "test_page", "test_figures", "test_attacks", "test_sweep"),
+    *("test_second_opinions", "test_page", "test_figures", "test_attacks", "test_sweep", "test_dashboard"),
+    *("test_export", "test_configs", "test_reproduce", "test_cost_table", "test_trainer", "test_page_in_browser"),
 )
 
 
