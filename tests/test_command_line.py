@@ -130,6 +130,7 @@ MISTAKES = [
     (TRANSFER, "report.transfer=[pgd,pgd_7]", "report.transfer"),
     ("scripts/adversaries_table.py", "+report.adversaries.C=[pgd]", "report.sources.C"),
     (FILTERS, "report.filters.trainings=pgd", "report.filters.trainings"),
+    (TABLE, "-m seed=1", "models=[...]"),
     (TRAIN, "logger.level=loud", "logger.level"),
     (TRAIN, "~dataset.data", "dataset.data"),
     (FILTERS, "report.filters.examples=0", "report.filters.examples"),

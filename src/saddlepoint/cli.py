@@ -283,6 +283,8 @@ def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> No
             value = line.partition("=")[2]
             text = _for_a_shell(f"{key}={_in_quotes(value)}")
             raise InputError(f"{line}: for a sweep add -m, for a list write {key}=[{value}], for a text {text}")
+        if config_name == "evaluate" and key in ("model", "training", "seed"):
+            raise InputError(f"{line}: scripts choose runs by models=[...] trainings=[...] seeds=number")
         if (CONFIGS / key).is_dir():
             if each.is_force_add() or (each.is_add() and key != "experiment"):
                 raise InputError(f"{line}: write {line.lstrip('+')}")

@@ -253,11 +253,8 @@ class Lab:
         return Report(self.folder, self.command, build(self.cfg.logger.tracker), definition, kept)
 
     def _refuse_choices(self) -> None:
-        """Raises InputError where a script is told to choose runs in train.py's way or in none, or no images."""
+        """Raises InputError for a choice of no runs, of unknown ones, or of no images."""
         cfg = self.cfg
-        for override in HydraConfig.get().overrides.task:
-            if override.split("=")[0] in ("model", "training", "seed"):
-                raise InputError(f"{override}: scripts choose runs by models=[...] trainings=[...] seeds=number")
         for name, group, runs in (("models", "model", "{}-*"), ("trainings", "training", "*-{}*")):
             listed(name, cfg[name])
             known = sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})
