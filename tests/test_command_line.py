@@ -131,6 +131,7 @@ MISTAKES = [
     ("scripts/adversaries_table.py", "+report.adversaries.C=[pgd]", "report.sources.C"),
     (FILTERS, "report.filters.trainings=pgd", "report.filters.trainings"),
     (TABLE, "-m seed=1", "models=[...]"),
+    (TRAIN, "dataset.network.image_size=0", "dataset.network.image_size"),
     (TRAIN, "logger.level=loud", "logger.level"),
     (TRAIN, "~dataset.data", "dataset.data"),
     (FILTERS, "report.filters.examples=0", "report.filters.examples"),

@@ -58,7 +58,7 @@ ELSEWHERE_CALLED = {
     **dict.fromkeys(("output", "out", "out_dir", "save_dir", "log_dir"), "output_dir"),
     **dict.fromkeys(("data", "data_path", "root"), "data_dir"),
     **dict.fromkeys(("arch", "net", "network"), "model"),
-    **dict.fromkeys(("bs",), "batch_size"),
+    "bs": "batch_size",
     "epsilon": "threat.eps",
     "wandb": "logger",
 }

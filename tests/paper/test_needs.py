@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from command_line import lab_of
 
 from saddlepoint.errors import InputError
+from saddlepoint.lab import Lab, Measurement
 from saddlepoint.paper import ITEMS, accuracy, adversaries, diagnostics, methods, transfer
 from saddlepoint.paper.item import against
 from saddlepoint.show.table import Table
@@ -67,6 +70,27 @@ def test_transfer_is_compared_with_tables_3_to_5() -> None:
     for name, place in expected.items():
         assert place in places[name], name
     assert tables["transfer_pgd"].rows[-1][-1] == "not run [64.2]"  # wide PGD on examples of its copy
+
+
+class Fake:
+    model: object
+
+
+def test_only_the_networks_in_hand_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    with lab_of() as lab:
+        networks = {(lab.run("simple", "pgd", seed).directory.path, "last"): Fake() for seed in range(3)}
+        monkeypatch.setattr(lab, "_subjects", networks)
+        monkeypatch.setattr(lab, "subject", lambda *network: networks[lab.run(*network[:3]).directory.path, "last"])
+
+        def make(lab: Lab, subject: Any, source: Any) -> int:
+            subject.model = source.model = object()
+            return sum(hasattr(each, "model") for each in networks.values())
+
+        pairs = [(0, 1), (1, 2), (2, 0)]
+        found = [lab.measure(Measurement(("simple", "pgd", a), make, ("simple", "pgd", b))) for a, b in pairs]
+        assert found == [2, 2, 2]
+        lab.release()
+        assert not any(hasattr(each, "model") for each in networks.values())
 
 
 def test_methods_are_seen_at_both_checkpoints() -> None:

@@ -38,6 +38,8 @@ class CNN(nn.Module):
         super().__init__()
         if capacity < 1:
             raise InputError(f"model.capacity={capacity}; expected at least 1")
+        if image_size < 4:
+            raise InputError(f"dataset.network.image_size={image_size}; expected at least 4")
         self.conv1 = PixelConv2d(channels, 2 * capacity, 5)
         self.conv2 = nn.Conv2d(2 * capacity, 4 * capacity, 5, padding=2)
         self.fc1 = nn.Linear(4 * capacity * (image_size // 4) ** 2, 64 * capacity)
