@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 from collections.abc import Callable
@@ -138,6 +139,23 @@ def test_train_mode_crafts_on_batch_statistics(batch_norm_network: nn.Module, im
         return x_adv
 
     assert not torch.equal(craft("train"), craft("eval"))
+
+
+def test_track_mode_crafts_as_train_mode_and_moves_the_running_statistics_in_every_pass(
+    batch_norm_network: nn.Sequential, images: Tensor, labels: Tensor
+) -> None:
+    model, norm = batch_norm_network.eval(), batch_norm_network[1]
+    attack = PGD(Threat("linf", 0.1), 2, random_start=False, model_mode="train")
+    expected, before = attack.craft(model, images, labels), norm.running_mean.clone()
+    first = dataclasses.replace(attack, steps=1).craft(model, images, labels)
+    assert torch.equal(norm.running_mean, before)
+
+    tracked = dataclasses.replace(attack, model_mode="track")
+    assert torch.equal(tracked.craft(model, images, labels), expected)
+    for iterate in (images, first):
+        before = before.lerp(model[0](iterate).mean((0, 2, 3)), norm.momentum)
+    torch.testing.assert_close(norm.running_mean, before)
+    assert not model.training
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
@@ -511,7 +529,7 @@ def test_steps_that_cannot_reach_the_edge_are_said_once(
         ({"steps": 2.5}, r"attack\.steps=2\.5"),
         ({"steps": True}, r"attack\.steps=True"),
         ({"restarts": 0}, r"attack\.restarts=0"),
-        ({"model_mode": "test"}, r"attack\.model_mode=test; choose eval or train"),
+        ({"model_mode": "test"}, r"attack\.model_mode=test; choose eval, train or track"),
         ({"step_size": -0.1}, r"attack\.step_size=-0\.1 is negative"),
         ({"step_size": "big"}, r"attack\.step_size=big is not a number"),
     ],
@@ -544,6 +562,7 @@ def test_memory_does_not_grow_with_the_steps() -> None:
         alive.append(sum(each.numel() for each in gc.get_objects() if type(each) is Tensor))
         return CrossEntropy()(logits, y)
 
+    gc.collect()  # of what other tests left
     x, y = torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1])
     PGD(Threat("linf", 0.1), 30, loss=counting)(model, x, y)
     assert len(alive) == 30
@@ -561,6 +580,7 @@ def test_memory_does_not_grow_with_the_restarts() -> None:
     x, steps, restarts = torch.rand(5, 1, 4, 4), 3, 12
     with torch.no_grad():
         y = model(x).argmax(1)
+    gc.collect()  # of what other tests left
     # A ball of nothing: no example is ever broken, and every restart attacks all of them.
     PGD(Threat("linf", 0.0), steps, step_size=0.1, loss=counting, restarts=restarts)(model, x, y)
     assert len(alive) == restarts * (steps + 1)  # and the restart's end is judged

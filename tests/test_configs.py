@@ -90,7 +90,7 @@ def test_paper_cifar10() -> None:
     rates = [schedule(step / 80_000) for step in (0, 39_999, 40_000, 59_999, 60_000, 79_999)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     attack = training_attack("dataset=cifar10", "model=wide")
-    assert (attack.steps, attack.alpha, attack.model_mode) == (7, 2 / 255, "train")
+    assert (attack.steps, attack.alpha, attack.model_mode) == (7, 2 / 255, "track")
     assert attack.describe()["eps"] == "8/255"
     assert cfg.dataset.augmentation.padding == 2
     evaluation = composed("dataset=cifar10", name="evaluate")
