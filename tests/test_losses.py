@@ -40,6 +40,16 @@ def test_cross_entropy_is_softplus_of_its_surrogate_and_has_its_gradient_times_s
     torch.testing.assert_close(gradients[0], gradients[1] * odds.detach().sigmoid()[:, None])
 
 
+def test_the_gradient_of_the_log_odds_in_closed_form_is_the_one_of_autograd() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (30 * torch.randn(50, 10, generator=generator, dtype=torch.float64)).requires_grad_()
+    labels = torch.randint(10, (50,), generator=generator)
+    (expected,) = torch.autograd.grad(LogOdds()(logits, labels).sum(), logits)
+    torch.testing.assert_close(LogOdds.gradient(logits.detach(), labels), expected, rtol=1e-12, atol=0)
+    ruled_out = torch.tensor([[1.0, -torch.inf, 1.0]])
+    assert LogOdds.gradient(ruled_out, torch.tensor([0])).tolist() == [[-1, 0, 1]]
+
+
 @pytest.mark.parametrize("far", [20.0, 200.0, 1e30])
 def test_log_odds_have_a_gradient_where_cross_entropy_has_none(far: float) -> None:
     logits = torch.tensor([[far, 0.0, 0.0]], requires_grad=True)

@@ -128,7 +128,7 @@ def test_projections_are_the_nearest_points(x: Tensor, anywhere: Tensor, eps: fl
     found = Threat("linf", eps).project(anywhere, x).flatten().tolist()
     for mine, a, b in zip(found, anywhere.flatten().tolist(), x.flatten().tolist(), strict=True):
         assert mine == pytest.approx(min(max(a, b - eps, 0.0), b + eps, 1.0), abs=1e-12)
-    found_l2 = L2.project(anywhere, x, eps)  # the ball alone
+    found_l2 = L2.projection(x, eps, (-torch.inf, torch.inf))(anywhere)  # the ball alone
     for mine_l2, a_l2, b_l2 in zip(found_l2, anywhere, x, strict=True):
         distance = float((a_l2 - b_l2).norm())
         expected = a_l2 if distance <= eps else b_l2 + (a_l2 - b_l2) * (eps / distance)

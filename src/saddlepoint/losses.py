@@ -21,6 +21,12 @@ class LogOdds:
         label = y[:, None]
         return logits.scatter(1, label, -torch.inf).logsumexp(1) - logits.gather(1, label).squeeze(1)
 
+    @staticmethod
+    def gradient(logits: Tensor, y: Tensor) -> Tensor:
+        """By the logits, (n, classes): the other classes' probabilities among themselves, and -1 at the label."""
+        label = y[:, None]
+        return logits.scatter(1, label, -torch.inf).softmax(1).scatter_(1, label, -1)
+
 
 @dataclass(frozen=True)
 class CrossEntropy:

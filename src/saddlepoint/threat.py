@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Protocol
 
@@ -29,8 +29,11 @@ def _per_example(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
+Bounds = tuple[float, float]
+
+
 class Norm(Protocol):
-    """Geometry of the ball {x + delta : ||delta|| <= eps}, before the pixel range is applied."""
+    """Geometry of the ball {x + delta : ||delta|| <= eps}."""
 
     @staticmethod
     def size(delta: Tensor) -> Tensor: ...
@@ -39,7 +42,7 @@ class Norm(Protocol):
     @staticmethod
     def ascend(x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor: ...
     @staticmethod
-    def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor: ...
+    def projection(x: Tensor, eps: float, bounds: Bounds) -> Callable[[Tensor], Tensor]: ...
 
 
 class Linf:
@@ -56,8 +59,9 @@ class Linf:
         return x_adv.add(grad.sign(), alpha=step_size)
 
     @staticmethod
-    def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
-        return torch.clamp(x_adv, x - eps, x + eps)
+    def projection(x: Tensor, eps: float, bounds: Bounds) -> Callable[[Tensor], Tensor]:
+        low, high = (x - eps).clamp_(*bounds), (x + eps).clamp_(*bounds)  # once for all steps
+        return lambda x_adv: x_adv.clamp(low, high)
 
 
 class L2:
@@ -79,10 +83,13 @@ class L2:
         return x_adv + scaled * _per_example(step_size / L2.size(scaled).clamp_min(1), x_adv)
 
     @staticmethod
-    def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
-        delta = x_adv - x
-        length = L2.size(delta).clamp_min(torch.finfo(delta.dtype).tiny)
-        return x + delta * _per_example((eps / length).clamp_max(1), x)
+    def projection(x: Tensor, eps: float, bounds: Bounds) -> Callable[[Tensor], Tensor]:
+        def project(x_adv: Tensor) -> Tensor:
+            delta = x_adv - x
+            length = L2.size(delta).clamp_min(torch.finfo(delta.dtype).tiny)
+            return (x + delta * _per_example((eps / length).clamp_max(1), x)).clamp_(*bounds)
+
+        return project
 
 
 NORMS: dict[str, type[Norm]] = {"linf": Linf, "l2": L2}
@@ -100,7 +107,7 @@ class Threat:
     Images are (n, ...) tensors; every method returns a tensor of their shape unless it says otherwise.
     """
 
-    bounds = (0.0, 1.0)
+    bounds: Bounds = (0.0, 1.0)
 
     def __init__(self, norm: str, eps: float | str, bounds: Sequence[float] = (0, 1)) -> None:
         if norm not in NORMS:
@@ -136,7 +143,11 @@ class Threat:
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Back into the ball around x, then into the bounds (which never leaves the ball, as x is inside them)."""
-        return self._norm.project(x_adv, x, self.eps).clamp_(*self.bounds)
+        return self.projection(x)(x_adv)
+
+    def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """`project` for many steps around the same images."""
+        return self._norm.projection(x, self.eps, self.bounds)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Length of each perturbation in this norm, shape (n,)."""

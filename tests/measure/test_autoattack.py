@@ -70,6 +70,20 @@ def test_the_weights_get_no_gradient(bands: Split) -> None:
     assert [parameter.requires_grad for parameter in model.parameters()] == [True, False]
 
 
+@pytest.mark.parametrize("only", ["apgd-ce", "apgd-t", "fab-t", "square"])
+def test_it_works_on_a_network_in_bfloat16(bands: Split, only: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    x = bands.images(slice(None))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        x_adv = AutoAttack(Threat("linf", 0.3), only, 100)(model, x, y, torch.Generator().manual_seed(0))
+        assert not (model(x_adv).argmax(1) == y).any()
+    assert x_adv.dtype == torch.float32
+
+
 def test_it_describes_itself(data: Data) -> None:
     described = AutoAttack(Threat("linf", "8/255"), "square", 1000).describe()
     assert described == {

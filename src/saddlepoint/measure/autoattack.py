@@ -85,7 +85,11 @@ class AutoAttack:
         choice = {"version": "custom", "attacks": parts} if parts else {"version": "standard"}
         norm = {"linf": "Linf", "l2": "L2"}[self.threat.norm]
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-        ensemble = pyautoattack.AutoAttack(model, norm=norm, eps=self.threat.eps, seed=seed, device=x.device, **choice)
+
+        def scores(images: Tensor) -> Tensor:
+            return model(images).float()  # Square compares with losses in float32
+
+        ensemble = pyautoattack.AutoAttack(scores, norm=norm, eps=self.threat.eps, seed=seed, device=x.device, **choice)
         ensemble.square.n_queries = self.queries
         ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)
         # It draws from torch's own generator, which is not its to move.
