@@ -32,27 +32,25 @@ def _mnist(attack: str, name: str) -> Row:
     return Row("MNIST wide", attack, "mnist/report-fast/tables/adversaries.json", {"attack": name, "source": "A"})
 
 
-def _cifar10(model: str, attack: str, name: str, table: str) -> Row:
+def _cifar10(model: str, attack: str, name: str, table: str = "evaluation.precision=bfloat16/tables/accuracy") -> Row:
     record = {"model": model, "training": "pgd", "measurement": name}
-    return Row(f"CIFAR10 {model}", attack, f"cifar10/{table}.json", record)
+    return Row(f"CIFAR10 {model}", attack, f"cifar10/report-fast,{table}.json", record)
 
 
-SIMPLE = "report-fast/tables/accuracy"
-WIDE = "report-fast,evaluation.batch_size=100,f5868c9c97/tables/accuracy-first1000"
-
-
+APGD_T = "evaluation.attacks=natural+pgd+apgd_t,2dcc63f0f3/tables/apgd_t-first500"
 ROWS = [
     _mnist("none", "natural"),
     _mnist("FGSM", "fgsm"),
     _mnist("PGD, 40 steps", "pgd"),
     _mnist("PGD, 100 steps, 20 restarts", "pgd_100_x20"),
     _mnist("AutoAttack", "autoattack"),
-    _cifar10("simple", "none", "natural", SIMPLE),
-    _cifar10("simple", "FGSM", "fgsm", SIMPLE),
-    _cifar10("simple", "PGD, 20 steps", "pgd", SIMPLE),
-    _cifar10("wide", "none", "natural", WIDE),
-    _cifar10("wide", "FGSM", "fgsm", WIDE),
-    _cifar10("wide", "PGD, 20 steps", "pgd", WIDE),
+    _cifar10("simple", "none", "natural"),
+    _cifar10("simple", "FGSM", "fgsm"),
+    _cifar10("simple", "PGD, 20 steps", "pgd"),
+    _cifar10("wide", "none", "natural"),
+    _cifar10("wide", "FGSM", "fgsm"),
+    _cifar10("wide", "PGD, 20 steps", "pgd"),
+    _cifar10("wide", "targeted APGD", "apgd_t", APGD_T),
 ]
 
 

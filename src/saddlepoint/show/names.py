@@ -13,6 +13,7 @@ NAMES = {
     "pgd_7": "PGD, 7 steps",
     "targeted": "Targeted",
     "autoattack": "AutoAttack",
+    "apgd_t": "Targeted APGD",
     "square": "Square (no gradient)",
     "static": "Static",
     "trades": "TRADES",
