@@ -87,6 +87,7 @@ def test_a_setting_unlike_any_other_gets_no_suggestion(command: Run) -> None:
         ["training=trades", "~training.objective.beta"],
         ["++model.extra=1", "~model.extra"],
         ["~attack.loss"],
+        ["recipe.warmup=${recipe.averaging}"],  # printed as it was typed, not as what it is now
     ],
     ids=" ".join,
 )
@@ -94,6 +95,7 @@ def test_the_command_that_is_named_measures_the_run(command: Run, tmp_path: Path
     """Also where what was typed is no setting of the scripts."""
     trained = command("train.py", *TINY[:-1], *own, f"output_dir={tmp_path}")
     _, script, *arguments = shlex.split(trained.out.splitlines()[-1].partition(": ")[2])
+    assert {each for each in own if "${" in each} <= {*arguments}
     measured = command(script, *arguments, "evaluation.examples=10")
     assert measured.status == 0, measured.err
     assert len(list(tmp_path.rglob("last-natural*.json"))) == 1

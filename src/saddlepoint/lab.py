@@ -146,7 +146,7 @@ class Lab:
     def run(self, model: str, training: str, seed: int) -> Run:
         """The run that train.py makes of these choices and of what was typed here, as far as it knows that."""
         if (model, training) not in self._composed:
-            overrides = for_training(list(HydraConfig.get().overrides.task))
+            overrides = for_training(typed())
             self._composed[model, training] = Run.of([*overrides, f"model={model}", f"training={training}"])
         if (model, training, seed) not in self._runs:
             self._runs[model, training, seed] = self._composed[model, training].with_seed(seed)

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import torch
@@ -198,7 +198,7 @@ def differences(config: DictConfig) -> dict[str, Any]:
     kept = [key for key in CHOSEN if key in choices]
     kept += ["experiment"] if experiment and shipped("experiment", experiment) else []
     base_choices = [f"{key}={choices[key]}" for key in kept]
-    typed = [str(each) for each in config.hydra.overrides.task]
+    typed = _typed(config.hydra)
     if {each for each in typed if _key(each) not in (*ELSEWHERE, "seed")} <= set(base_choices):
         return {}
     base = compose(name, base_choices)
@@ -372,8 +372,8 @@ class Run:
         name = self.taught_by
         if name is None:
             return None
-        typed = [each for each in self.config.hydra.overrides.task if each.split("=")[0] != "training"]
-        return Run.of([*map(str, typed), f"training={name}"])
+        typed = [each for each in _typed(self.config.hydra) if each.split("=")[0] != "training"]
+        return Run.of([*typed, f"training={name}"])
 
     @cached_property
     def directory(self) -> RunDirectory:
@@ -395,7 +395,7 @@ class Run:
     @property
     def overrides(self) -> list[str]:
         """What makes this run of train.py's defaults: its choices, then what was typed besides."""
-        choices, typed = chosen(self.config), [str(each) for each in self.config.hydra.overrides.task]
+        choices, typed = chosen(self.config), _typed(self.config.hydra)
         named = [f"{key}={choices[key]}" for key in CHOSEN]
         said = {*CHOSEN, "seed", *(["experiment"] if shipped("experiment", choices.get("experiment")) else [])}
         besides = [each for each in typed if each.split("=")[0] not in said and _key(each) not in ELSEWHERE]
@@ -517,4 +517,9 @@ def config_folders(provider: str = "") -> list[Path]:
 def typed() -> list[str]:
     """This command's arguments, for another one like it: --config-dir and overrides."""
     brought = [f"--config-dir={folder}" for folder in config_folders("command-line")]
-    return [*brought, *HydraConfig.get().overrides.task]
+    return [*brought, *_typed(HydraConfig.get())]
+
+
+def _typed(hydra: Any) -> list[str]:
+    """Its overrides, with references such as ${threat} as they were written."""
+    return [str(each) for each in cast(list[Any], OmegaConf.to_container(hydra.overrides.task))]
