@@ -265,3 +265,23 @@ def test_a_replaced_optimizer_trains(command: Run, tmp_path: Path) -> None:
     assert outcome.status == 0, outcome.err
     (written,) = tmp_path.rglob("config.yaml")
     assert OmegaConf.load(written).recipe.optimizer.keys() == {"_target_", "_partial_", "momentum"}
+
+
+@pytest.mark.parametrize(
+    ("script", "typed", "said"),
+    [
+        (
+            "scripts/training_curves.py",
+            ["report.methods.trainings=[nan]"],
+            "training=nan; expected names, such as wide",
+        ),
+        ("scripts/export.py", ["++seeds=-inf"], "seeds=-inf; expected a whole number of at least 1"),
+        (
+            "train.py",
+            ["dataset.pgd.step_size.l2=[1,2]", "++dataset.pgd.step_size.l2.extra=text"],
+            "++dataset.pgd.step_size.l2.extra=text: ",
+        ),
+    ],
+)
+def test_what_random_overrides_found(command: Run, tmp_path: Path, script: str, typed: list[str], said: str) -> None:
+    assert refused(command(script, *typed, f"output_dir={tmp_path}"), said)

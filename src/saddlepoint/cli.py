@@ -399,7 +399,7 @@ def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
 
 
 def _culprit(config_name: str) -> str | None:
-    """The first of the overrides that Hydra cannot take, alone or with what is chosen; None if it can each of them."""
+    """The first override that Hydra cannot take alone, with what is chosen, or after the others; None if none."""
     typed = [each for each in sys.argv[1:] if "=" in each or each.startswith("~")]
     for choices in ([], _chosen()):
         for each in typed:
@@ -407,6 +407,11 @@ def _culprit(config_name: str) -> str | None:
                 compose(config_name, [*choices, *([each] if each not in choices else [])])
             except Exception:  # noqa: BLE001 (which is what is looked for)
                 return each
+    for number, each in enumerate(typed, start=1):
+        try:
+            compose(config_name, typed[:number])
+        except Exception:  # noqa: BLE001
+            return each
     return None
 
 

@@ -146,6 +146,10 @@ class Lab:
     def run(self, model: str, training: str, seed: int) -> Run:
         """The run that train.py makes of these choices and of what was typed here, as far as it knows that."""
         if (model, training) not in self._composed:
+            if not (isinstance(model, str) and isinstance(training, str)):
+                raise InputError(
+                    f"no network is called model={model} training={training}; expected names, such as wide"
+                )
             overrides = for_training(typed())
             self._composed[model, training] = Run.of([*overrides, f"model={model}", f"training={training}"])
         if (model, training, seed) not in self._runs:
