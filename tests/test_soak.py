@@ -47,7 +47,7 @@ def test_examples_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     told = soak.examples(5000)
     assert (told["verified"], told["outside"]) == (5000, 0)
     assert told["furthest_beyond_eps"] < 1e-6
-    monkeypatch.setattr(Threat, "project", lambda self, x_adv, x: x_adv.clamp_(*self.bounds))
+    monkeypatch.setattr(Threat, "projection", lambda self, x: lambda x_adv: x_adv.clamp_(*self.bounds))
     assert soak.examples(5000)["outside"] > 0
 
 

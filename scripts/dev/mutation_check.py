@@ -32,9 +32,9 @@ ARITHMETIC = {
 
 # Module under src/saddlepoint, whose tests have its name: what is changed in which function, as operator and index.
 MUTANTS = {
-    "threat.py": "Linf.random sign 0, Linf.ascend receiver 1, Linf.project argument 0, L2.random constant 0, "
-    "L2.ascend argument 5, L2.ascend receiver 0, L2.project receiver 3, Threat.random_point receiver 0, "
-    "Threat.project receiver 0, Threat.scaled compute 0, Threat.contains compute 0, Threat.contains compute 1",
+    "threat.py": "Linf.random sign 0, Linf.ascend receiver 1, Linf.projection receiver 0, L2.random constant 0, "
+    "L2.ascend argument 5, L2.ascend receiver 0, L2.projection receiver 3, Threat.random_point receiver 0, "
+    "Linf.projection receiver 1, Threat.scaled compute 0, Threat.contains compute 0, Threat.contains compute 1",
     "losses.py": "Margin.__call__ compute 0, Margin.__call__ receiver 3, Divergence.__call__ argument 2",
     "attacks.py": "undisturbed drop 0, undisturbed drop 1, undisturbed receiver 1, PGD.__post_init__ constant 0, "
     "PGD.scaled receiver 1, PGD.ascend argument 3, PGD.objective negate 0, PGD.start negate 0, PGD.__call__ negate 0, "
