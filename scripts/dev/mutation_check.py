@@ -37,13 +37,13 @@ MUTANTS = {
     "Linf.projection receiver 1, Threat.scaled compute 0, Threat.contains compute 0, Threat.contains compute 1",
     "losses.py": "Margin.__call__ compute 0, Margin.__call__ receiver 3, Divergence.__call__ argument 2",
     "attacks.py": "undisturbed drop 0, undisturbed drop 1, undisturbed receiver 1, PGD.__post_init__ constant 0, "
-    "PGD.scaled receiver 1, PGD.ascend argument 3, PGD.objective negate 0, PGD.start negate 0, PGD.__call__ negate 0, "
-    "PGD.__call__ compute 0, PGD.__call__ sign 1, PGD._judge negate 0, Targeted.__call__ receiver 2",
+    "PGD.scaled receiver 1, PGD.ascend argument 3, PGD._signed negate 0, PGD.start negate 0, PGD.__call__ negate 0, "
+    "PGD.__call__ compute 0, PGD.__call__ sign 1, PGD._broken negate 0, Targeted._target receiver 1",
     "training/objectives.py": "Adversarial._attack receiver 0, Trades.__call__ compute 1, Trades.__call__ compute 2",
     "training/schedules.py": "Steps.__call__ compare 0, OneCycle.__call__ compute 4, OneCycle.__call__ argument 0",
     "training/trainer.py": "Trainer.fit compare 1, Trainer._step negate 0, Trainer._step compute 0, "
     "Trainer._step drop 0, Trainer._step drop 1, Trainer._record compare 0, Trainer._load drop 2, "
-    "Trainer._load drop 3, Trainer._load drop 4, Trainer._load drop 6, parameter_groups constant 0",
+    "Trainer._load drop 3, Trainer._load drop 4, parameter_groups constant 0",
     "training/checkpoint.py": "RunDirectory.hold drop 0, RunDirectory.write_state drop 3, "
     "RunDirectory.read_state constant 0, RunDirectory.discard_states drop 0, read_weights negate 1",
     "data.py": "Split.images compute 0, _split slice 0, _digits constant 0, CropFlip.__call__ compute 1, "
