@@ -43,7 +43,7 @@ MUTANTS = {
     "training/schedules.py": "Steps.__call__ compare 0, OneCycle.__call__ compute 4, OneCycle.__call__ argument 0",
     "training/trainer.py": "Trainer.fit compare 1, Trainer._step negate 0, Trainer._step compute 0, "
     "Trainer._step drop 0, Trainer._step drop 1, Trainer._record compare 0, Trainer._load drop 2, "
-    "Trainer._load drop 3, Trainer._load drop 4, parameter_groups constant 0",
+    "Trainer._load drop 3, Trainer._load drop 4, Trainer._load drop 5, parameter_groups constant 0",
     "training/checkpoint.py": "RunDirectory.hold drop 0, RunDirectory.write_state drop 3, "
     "RunDirectory.read_state constant 0, RunDirectory.discard_states drop 0, read_weights negate 1",
     "data.py": "Split.images compute 0, _split slice 0, _digits constant 0, CropFlip.__call__ compute 1, "
