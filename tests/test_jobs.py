@@ -45,6 +45,9 @@ class Pretended:
         sharing = sum(other.gpu == gpu for other in self.running)
         self.history.append((str(self.directory.path), gpu, sharing))
 
+    def leave_nothing(self) -> None:
+        pass
+
     def ended(self) -> bool:
         self.turns -= 1
         if self.turns == 0:
@@ -130,20 +133,22 @@ def test_without_a_terminal_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, cap
 
 
 @pytest.fixture
-def real(tmp_path: Path) -> Callable[[str], Training]:
+def real(tmp_path: Path) -> Callable[..., Training]:
     """A training that runs this Python instead."""
 
-    def made(program: str) -> Training:
+    def made(program: str, name: str = "") -> Training:
         training = object.__new__(Training)
-        training.directory, training.failure = RunDirectory(tmp_path), None
-        (tmp_path / "program.py").write_text(program)
-        training.command = [str(tmp_path / "program.py"), "a b"]
+        training.directory, training.failure = RunDirectory(tmp_path / name), None
+        training.cost, training.after = 1, None
+        script = tmp_path / f"program{name}.py"
+        script.write_text(program)
+        training.command = [str(script), "a b"]
         return training
 
     return made
 
 
-def test_a_child_sees_its_gpu_alone(real: Callable[[str], Training], tmp_path: Path) -> None:
+def test_a_child_sees_its_gpu_alone(real: Callable[..., Training], tmp_path: Path) -> None:
     training = real("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
     training.start(None, "7")
     training.process.join()
@@ -159,13 +164,23 @@ def test_a_child_sees_its_gpu_alone(real: Callable[[str], Training], tmp_path: P
         ("raise SystemExit(3)", "exit status 3"),
     ],
 )
-def test_why_a_child_failed(real: Callable[[str], Training], tmp_path: Path, program: str, reason: str) -> None:
+def test_why_a_child_failed(real: Callable[..., Training], tmp_path: Path, program: str, reason: str) -> None:
     (tmp_path / "train.log").write_text("of an earlier start\n")
     training = real(program)
     training.start(None, None)
     training.process.join()
     assert training.ended()
     assert training.failure == f"python {tmp_path}/program.py 'a b' failed: {reason}"
+
+
+def test_those_that_had_not_begun_leave_nothing(real: Callable[..., Training], tmp_path: Path) -> None:
+    """Neither the one that was refused nor the one that was stopped for it; one that had begun stays."""
+    begun = real("import time; time.sleep(600)", "begun")
+    (begun.directory.path / "seed0").mkdir(parents=True)
+    refused, waiting = real("raise SystemExit(2)", "refused"), real("import time; time.sleep(600)", "waiting")
+    with pytest.raises(InputError, match=r"refused.py 'a b' failed"):
+        train([begun, waiting, refused], 3, None, [])
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["begun"]
 
 
 def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,12 +83,17 @@ class Training:
             ended = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
             reason = ended if status < 0 or not said else said[-1].removeprefix("error: ")
             self.failure = f"{shlex.join(['python', *self.command])} failed: {reason}"
-            if status == 2 and [*self.directory.path.iterdir()] == [Path(self.log.name)]:  # refused before it began
-                Path(self.log.name).unlink()
-                self.directory.path.rmdir()
-                with contextlib.suppress(OSError):  # there are other seeds
-                    self.directory.path.parent.rmdir()
+            if status == 2:  # refused before it began
+                self.leave_nothing()
         return True
+
+    def leave_nothing(self) -> None:
+        """Remove the run directory if nothing but the log is in it."""
+        if [*self.directory.path.iterdir()] == [Path(self.log.name)]:
+            Path(self.log.name).unlink()
+            self.directory.path.rmdir()
+            with contextlib.suppress(OSError):  # there are other seeds
+                self.directory.path.parent.rmdir()
 
 
 def run(script: str, settings: list[str], output: str, environment: dict[str, str]) -> None:
@@ -171,7 +176,9 @@ def train(plan: Sequence[Training], jobs: int, threads: int | None, gpus: list[s
                         continue
                     running.append(each)
                 time.sleep(0.5)
-                for each in [each for each in running if each.ended()]:
+                for each in list(running):
+                    if not each.ended():
+                        continue
                     running.remove(each)
                     if each.failure is None:
                         log.info("trained %s", each.directory.path)
@@ -188,3 +195,4 @@ def train(plan: Sequence[Training], jobs: int, threads: int | None, gpus: list[s
             each.process.terminate()
         for each in running:
             each.process.join()
+            each.leave_nothing()  # where it had not begun
