@@ -116,6 +116,7 @@ MISTAKES = [
     (TRAIN, "seed=../../x", "seed"),
     (TRAIN, "model.name=../../x", "../../x"),  # leads out of the directory
     (TRAIN, "dataset.name=2024", "dataset.name"),
+    (TRAIN, f"dataset.name={300 * 'x'}", "File name too long"),
     (TABLE, "models=wide", "error: models=wide; expected a list such as [simple,wide]"),
     (TABLE, "models=null", "error: models=null; expected a list such as [simple,wide]"),
     (TABLE, "models=[widee]", "wide"),
@@ -138,6 +139,7 @@ MISTAKES = [
     (FILTERS, "evaluation.checkpoint=best", "evaluation.checkpoint"),
     (REPRODUCE, "models=[]", "models"),
     (REPRODUCE, "jobs=0", "jobs"),
+    (REPRODUCE, "models=[simple] trainings=[standard] items=[accuracy] attack=[]", "attack"),
     (EXPORT, "models=[wide]", "train"),  # nothing is trained
 ]
 

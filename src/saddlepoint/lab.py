@@ -87,6 +87,10 @@ class Lab:
         self._runs: dict[Network, Run] = {}
         self._attacks: dict[str, Attack | None] = {}
         self._refuse_choices()
+        current = Run.current(cfg)
+        self.definition = current.definition
+        self.differences = differences(current.config)  # from the settings that the choices alone give
+        self.choices = chosen(current.config)
         self.runtime: Runtime = build(cfg.runtime)
         if alone and self.runtime.processes.count > 1:
             raise InputError(f"{self.script}.py works as one process; start it without torchrun")
@@ -227,16 +231,10 @@ class Lab:
             source=source,
         )
 
-    @cached_property
-    def differences(self) -> dict[str, Any]:
-        """What differs from the settings that the choices alone give."""
-        return differences(Run.current(self.cfg).config)
-
     @property
     def comparable(self) -> bool:
         """Whether these numbers compare with the paper's: the training and the attacks are as our files have them."""
-        choices = chosen(Run.current(self.cfg).config)
-        ours = all(shipped(group, choices.get(group)) for group in ("experiment", "evaluation", "report"))
+        ours = all(shipped(group, self.choices.get(group)) for group in ("experiment", "evaluation", "report"))
         return ours and all(key.split(".")[0] in SCRIPTS and not key.startswith(TELLING) for key in self.differences)
 
     @cached_property
@@ -247,14 +245,13 @@ class Lab:
 
     def report(self) -> Report:
         """The folder, to be filled; logger=wandb shows its figures."""
-        definition = Run.current(self.cfg).definition
         kept = [
             each
             for each in typed()
             if (key := each.lstrip("+~").split("=")[0]) not in UNNAMED
             and key.split(".")[0] not in ("logger", "runtime")
         ]
-        return Report(self.folder, self.command, build(self.cfg.logger.tracker), definition, kept)
+        return Report(self.folder, self.command, build(self.cfg.logger.tracker), self.definition, kept)
 
     def _refuse_choices(self) -> None:
         """Raises InputError for a choice of no runs, of unknown ones, or of no images."""

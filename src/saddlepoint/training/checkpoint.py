@@ -70,10 +70,14 @@ class RunDirectory:
 
     def open(self, name: str) -> TextIO:
         """A file of the directory, made with it if need be, to add to. Raises InputError if that cannot be."""
+        missing = [each for each in (self.path, *self.path.parents) if not os.path.exists(each)]  # noqa: PTH110 (raises nothing)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             return (self.path / name).open("a+")
         except OSError as error:
+            for each in missing:
+                with contextlib.suppress(OSError):
+                    each.rmdir()
             raise InputError(f"cannot write to {self.path} ({error.strerror}); choose output_dir=...") from None
 
     @contextmanager
