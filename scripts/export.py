@@ -1,4 +1,4 @@
-"""Take it elsewhere: python scripts/export.py dataset=mnist recipe=fast models=[wide] trainings=[pgd]
+"""Export a network for use elsewhere: python scripts/export.py dataset=mnist recipe=fast models=[wide] trainings=[pgd]
 
 Into export/ of each run (export-best/ with evaluation.checkpoint=best): weights.pt, a plain state dict; load.py, whose
 load_model() is a module from images in [0, 1] to logits, as RobustBench and AutoAttack take it; and for each attack of

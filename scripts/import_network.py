@@ -1,4 +1,4 @@
-"""Somebody else's network: python scripts/import_network.py dataset=mnist model=simple weights=theirs.pt
+"""Import a checkpoint made elsewhere: python scripts/import_network.py dataset=mnist model=simple weights=theirs.pt
 
 Its weights become a run that every script can measure, after a look at whether it is what attacks expect. A network of
 your own: --config-dir mine model=theirs, with mine/model/theirs.yaml (docs/guide.md, "Your own"). training=pgd, fgsm or

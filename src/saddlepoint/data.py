@@ -1,4 +1,4 @@
-"""The data sets, as tensors on the device: a batch is an index, never a worker process."""
+"""The data sets, as tensors on the device: a batch is selected by indexing, without worker processes."""
 
 from __future__ import annotations
 

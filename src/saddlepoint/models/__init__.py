@@ -1,4 +1,4 @@
-"""The paper's networks, the one it borrows, and a frame for others. All take images in [0, 1] and return logits."""
+"""The paper's networks, the one it borrows, and a wrapper for others. All take images in [0, 1] and return logits."""
 
 from saddlepoint.models.architecture_b import ArchitectureB
 from saddlepoint.models.cnn import CNN

@@ -1,4 +1,4 @@
-"""A training set replaced by adversarial examples once: what adversarial training is not."""
+"""A training set that is replaced by adversarial examples once, to compare with adversarial training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop. One for every training method: an objective's losses go down, everything else is bookkeeping."""
+"""The training loop, one for every training method: an objective's losses go down, everything else is bookkeeping."""
 
 from __future__ import annotations
 
