@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.cli import entry
 from saddlepoint.data import Split
-from saddlepoint.errors import InputError, whole
+from saddlepoint.errors import InputError
 from saddlepoint.files import write_atomically
 from saddlepoint.lab import Lab
 from saddlepoint.runs import DIRECTIVES
@@ -199,7 +199,6 @@ def save_array(path: Path, array: np.ndarray) -> None:
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     lab, settings = Lab(cfg), cfg.evaluation
-    whole(cfg.seeds, "seeds")
     split, total = lab.test_images, lab.total
     part = "" if len(split) == total else f"-first{len(split)}"
     attacks = {name: lab.pgd(name) for name in settings.attacks if name != "natural"}

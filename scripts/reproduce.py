@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.errors import InputError, whole
+from saddlepoint.errors import InputError
 from saddlepoint.jobs import Training, spread, train
 from saddlepoint.lab import Lab, next_command
 from saddlepoint.paper import ITEMS, items_named, planned, write, write_page
@@ -81,7 +81,6 @@ def suggestion(lab: Lab) -> str:
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     lab, started = Lab(cfg), time.monotonic()  # before the hours, not after
-    whole(cfg.seeds, "seeds")
     if not cfg.models or not cfg.trainings:
         raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
     items = items_named(cfg["items"])

@@ -256,6 +256,7 @@ class Lab:
     def _refuse_choices(self) -> None:
         """Raises InputError for a choice of no runs, of unknown ones, or of no images."""
         cfg = self.cfg
+        whole(cfg.seeds, "seeds")
         for name, group, runs in (("models", "model", "{}-*"), ("trainings", "training", "*-{}*")):
             listed(name, cfg[name])
             known = sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from saddlepoint.attacks import Attack
-from saddlepoint.errors import InputError, whole
+from saddlepoint.errors import InputError
 from saddlepoint.files import read_csv
 from saddlepoint.lab import Lab, Measurement, Network
 from saddlepoint.measure.result import Accuracy, Result
@@ -59,7 +59,6 @@ class Item:
 
 def over_seeds(lab: Lab, model: str, training: str) -> list[Network]:
     """The network with each of the seeds."""
-    whole(lab.cfg.seeds, "seeds")
     return [(model, training, seed) for seed in range(lab.cfg.seeds)]
 
 
