@@ -46,7 +46,10 @@ def main(cfg: DictConfig) -> None:
     runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
     recipe: Recipe = build(cfg.trainer)
-    few, looked = data.train.take(8), {"training_batch": recipe.batch_size, "trust": cfg.trust_network}
+    few, looked = (
+        data.train.take(8),
+        {"training_batch": max(1, recipe.batch_size // runtime.processes.count), "trust": cfg.trust_network},
+    )
     check(model, few.images(slice(None)), data.classes, **looked)
     for size, _ in recipe.stages:
         try:

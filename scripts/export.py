@@ -199,6 +199,8 @@ def save_array(path: Path, array: np.ndarray) -> None:
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     lab, settings = Lab(cfg), cfg.evaluation
+    if settings.precision != "float32":
+        raise InputError(f"evaluation.precision={settings.precision}; export.py makes its examples in float32")
     split, total = lab.test_images, lab.total
     part = "" if len(split) == total else f"-first{len(split)}"
     attacks = {name: lab.pgd(name) for name in settings.attacks if name != "natural"}

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.errors import InputError, whole
+from saddlepoint.errors import InputError, flag, whole
 from saddlepoint.losses import CrossEntropy, LogOdds, Loss, surrogate
 from saddlepoint.threat import Threat, parse_number
 
@@ -37,6 +39,11 @@ class Attack(Protocol):
     def threat(self) -> Threat: ...
     def describe(self) -> dict[str, object]: ...
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor: ...
+
+
+def classified(logits: Tensor, y: Tensor) -> Tensor:
+    """Whether each example is classified as y: bool (n,). Logits that are not finite classify nothing."""
+    return (logits.argmax(1) == y) & logits.isfinite().all(1)
 
 
 @contextmanager
@@ -89,6 +96,8 @@ class PGD:
     def __post_init__(self) -> None:
         for name in ("steps", "restarts"):
             whole(getattr(self, name), f"attack.{name}")
+        for name in ("random_start", "targeted"):
+            flag(getattr(self, name), f"attack.{name}")
         if self.model_mode not in ("eval", "train", "track"):
             raise InputError(f"attack.model_mode={self.model_mode}; choose eval, train or track")
         given = self.step_size
@@ -105,6 +114,11 @@ class PGD:
                 "attack: %d steps of %g reach %g, and eps is %g: it is weaker than its threat",
                 *(self.steps, self.alpha, self.steps * self.alpha, self.threat.eps),
             )
+        if self.steps > 1 and self.alpha > 2 * self.threat.eps > 0:
+            log.warning(
+                "attack: steps of %g cross the whole ball of eps %g; smaller steps make it stronger",
+                *(self.alpha, self.threat.eps),
+            )
 
     @property
     def reaches(self) -> bool:
@@ -119,7 +133,7 @@ class PGD:
             "eps": self.threat.eps_as_written,
             "steps": self.steps,
             "step_size": str(self.step_size if self.step_size is not None else self.alpha),
-            "loss": repr(self.loss),
+            "loss": _in_words(self.loss),
             "random_start": self.random_start,
             "restarts": self.restarts,
             "targeted": self.targeted,
@@ -181,10 +195,10 @@ class PGD:
         with undisturbed(model, self.model_mode):
             grad, logits = self._gradient(model, self.start(x, generator), y)
         flat = grad.flatten(1)
-        return ~self._broken(logits, y) & ~(flat.isfinite().all(1) & flat.any(1))
+        return ~(flat.isfinite().all(1) & (flat.any(1) | self._broken(logits, y)))
 
     def _broken(self, logits: Tensor, y: Tensor) -> Tensor:
-        hit = logits.argmax(1) == y
+        hit = classified(logits, y)
         return hit if self.targeted else ~hit
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -230,6 +244,18 @@ class PGD:
         return self.ascended(logits, y), self._broken(logits, y)
 
 
+def _in_words(loss: Loss) -> str:
+    """Its repr; of what has none of its own, the name and the settings, which are the same in every process."""
+    if " at 0x" not in repr(loss):
+        return repr(loss)
+    made = loss.func if isinstance(loss, functools.partial) else loss
+    settings = loss.keywords if isinstance(loss, functools.partial) else getattr(loss, "__dict__", {})
+    kind = made if hasattr(made, "__qualname__") else type(made)
+    return (
+        f"{kind.__module__}.{kind.__qualname__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+    )
+
+
 @dataclass
 class Targeted:
     """PGD towards a wrong class: Table 1's Targeted row. The paper does not say which; here the likeliest wrong one.
@@ -262,3 +288,37 @@ class Targeted:
     def _target(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         with undisturbed(model):
             return model(x).scatter(1, y[:, None], -torch.inf).argmax(1)
+
+
+def measurable(attack: object, name: str) -> Attack:
+    """The attack, if an accuracy can be measured under it. Raises InputError naming the setting `name` if not."""
+    if not (callable(attack) and callable(getattr(attack, "describe", None)) and hasattr(attack, "threat")):
+        raise InputError(
+            f"{name} is a {type(attack).__name__}; expected a _target_ that makes an attack, such as "
+            "saddlepoint.attacks.PGD; one of your own has threat, describe() and __call__"
+        )
+    if isinstance(attack, PGD | Targeted):
+        pgd = attack if isinstance(attack, PGD) else attack.attack
+        if pgd.targeted and isinstance(attack, PGD):
+            raise InputError(
+                f"{name}.targeted=true moves images towards their own class; put saddlepoint.attacks.Targeted around it"
+            )
+        if pgd.model_mode != "eval":
+            raise InputError(f"{name}.model_mode={pgd.model_mode} is for training; a measurement needs eval")
+        try:
+            losses = pgd.objective(torch.zeros(2, 3), torch.tensor([0, 1]))
+        except Exception as error:  # noqa: BLE001 (it may be somebody's own)
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"{name}.loss fails on logits (2, 3) and labels (2,) ({text})") from None
+        if losses.shape != (2,):
+            raise InputError(
+                f"{name}.loss returns shape {tuple(losses.shape)} for 2 images; expected one loss for each, (2,)"
+            )
+    found: Attack = attack  # type: ignore[assignment]
+    try:
+        json.dumps(found.describe())
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: its describe() is for a JSON file, and holds more than plain values ({error})"
+        ) from None
+    return found

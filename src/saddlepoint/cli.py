@@ -31,7 +31,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from saddlepoint.errors import InputError, Stopped, nearest
+from saddlepoint.errors import InputError, Stopped, flag, nearest
 from saddlepoint.runs import CONFIGS, KINDS, chosen, compose, one_line, placeholder
 from saddlepoint.runtime import STOPS, part
 
@@ -322,6 +322,8 @@ def _compare_below(given: DictConfig, usual: DictConfig, above: str) -> None:
             expected, value = usual[key], given[key]
         except InterpolationResolutionError:
             continue  # whoever uses it says so
+        if isinstance(expected, bool):
+            flag(value, name)
         if expected is None or (value is None and (not OmegaConf.is_config(expected) or key in OPTIONAL)):
             continue
         if isinstance(expected, DictConfig):

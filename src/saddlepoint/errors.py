@@ -19,6 +19,12 @@ def whole(value: object, name: str, least: int = 1) -> None:
         raise InputError(f"{name}={value}; expected a whole number of at least {least}")
 
 
+def flag(value: object, name: str) -> None:
+    """Raises InputError naming `name` unless `value` is True or False; a text such as "no" would count as true."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name}={value}; choose true or false")
+
+
 def nearest(given: str, choices: Sequence[str]) -> str:
     """For the end of a message: the choice that was probably meant, if one is near."""
     near = difflib.get_close_matches(given, choices, 1)

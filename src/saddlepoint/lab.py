@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from saddlepoint.attacks import PGD, Attack
+from saddlepoint.attacks import PGD, Attack, measurable
 from saddlepoint.data import Data, Split, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.files import canonical
@@ -137,7 +137,7 @@ class Lab:
                 raise InputError(f"unknown attack {name!r}; choose natural, {', '.join(known)}{near}")
             if known[name] is None:
                 raise InputError(f"attacks.{name}=null is no attack; leave {name} out of the rows instead")
-            self._attacks[name] = build(known[name])
+            self._attacks[name] = measurable(build(known[name]), f"attacks.{name}")
         return self._attacks[name]
 
     def pgd(self, name: str) -> PGD:
@@ -234,6 +234,8 @@ class Lab:
     @property
     def comparable(self) -> bool:
         """Whether these numbers compare with the paper's: the training and the attacks are as our files have them."""
+        if self._own_data is not None:  # whatever they are called
+            return False
         ours = all(shipped(group, self.choices.get(group)) for group in ("experiment", "evaluation", "report"))
         return ours and all(key.split(".")[0] in SCRIPTS and not key.startswith(TELLING) for key in self.differences)
 
@@ -257,6 +259,8 @@ class Lab:
         """Raises InputError for a choice of no runs, of unknown ones, or of no images."""
         cfg = self.cfg
         whole(cfg.seeds, "seeds")
+        if "natural" in cfg.attacks:
+            raise InputError("attacks.natural would hide the natural accuracy; give the attack another name")
         for name, group, runs in (("models", "model", "{}-*"), ("trainings", "training", "*-{}*")):
             listed(name, cfg[name])
             known = sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})

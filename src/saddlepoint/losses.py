@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -68,5 +68,7 @@ class Divergence:
 
 def surrogate(loss: Loss) -> Loss:
     """What PGD ascends to maximise `loss`: the increasing function of it that the loss names, else the loss itself."""
+    if isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and not loss.label_smoothing:  # torch's own
+        return CrossEntropy.surrogate
     found: Loss = getattr(loss, "surrogate", loss)
     return found

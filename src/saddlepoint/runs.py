@@ -464,10 +464,8 @@ class Run:
             write_atomically(directory.config, yaml.safe_dump(dict(defined), sort_keys=False).encode())
 
     def overwrites(self) -> bool:
-        """The setting; Hydra knows true and false, and leaves a "no" as a text that would count as true."""
-        given = self.config.overwrite
-        if not isinstance(given, bool):
-            raise InputError(f"overwrite={given}; choose true or false")
+        """The setting. Raises InputError where it would destroy what a restarted job has."""
+        given: bool = self.config.overwrite
         if given and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
             raise InputError(
                 "overwrite=true in a job that SLURM has started again would discard its own state; leave it out"

@@ -16,6 +16,8 @@ from saddlepoint.errors import InputError
 def parse_number(value: float | str, name: str) -> float:
     """`value` as a float; a string may be a fraction such as "8/255". Raises InputError naming `name`."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = float(Fraction(value)) if isinstance(value, str) else float(value)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError):
         raise InputError(f"{name}={value} is not a number; write it like 0.3 or 8/255") from None

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from saddlepoint.attacks import PGD, Attack, Targeted, undisturbed
+from saddlepoint.attacks import PGD, Attack, Targeted, classified, undisturbed
 from saddlepoint.data import Split
 from saddlepoint.losses import CrossEntropy
 from saddlepoint.measure.store import Unfinished, pack, unpack
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """`correct`: bool (n,), per example; `loss`: mean cross-entropy on the examples that were classified.
+    """`correct`: bool (n,), per example; `loss`: mean cross-entropy on the examples that were classified, without those
+    whose logits are not finite, which are not correct.
 
     `blind`: the share of examples that stand where the attack starts and have no gradient there (PGD.blind); None for
     no attack and for another library's.
@@ -81,8 +82,13 @@ def evaluate(
                 raise RuntimeError(f"{attack} made examples outside its threat model; nothing was counted")
         with undisturbed(model), torch.no_grad():
             logits = model(x_adv).float()
-        loss = CrossEntropy()(logits, y).double().sum().item()
-        parts[str(start)] = {"correct": pack((logits.argmax(1) == y).cpu().numpy()), "loss": loss, "blind": blind}
+        losses = CrossEntropy()(logits, y).double()
+        if strange := int((~losses.isfinite()).sum()):
+            log.warning(
+                "the network's logits are not finite for %d of %d images: counted as misclassified", strange, len(y)
+            )
+        loss = losses.nan_to_num(0, 0, 0).sum().item()
+        parts[str(start)] = {"correct": pack(classified(logits, y).cpu().numpy()), "loss": loss, "blind": blind}
         if unfinished and unfinished.keep(parts) and rank == 0 and done < len(own):
             left = (len(own) - done) * (time.monotonic() - begun) / done
             log.info("%d of %d batches, %s left", done, len(own), duration(left))

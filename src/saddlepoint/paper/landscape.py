@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import PGD, measurable
 from saddlepoint.data import Split
-from saddlepoint.errors import whole
+from saddlepoint.errors import InputError, whole
 from saddlepoint.lab import Lab, Measurement, listed
 from saddlepoint.measure import landscape
 from saddlepoint.measure.result import Between, Key, Maxima, Result
@@ -47,7 +47,10 @@ def needs(lab: Lab) -> dict[str, list[Measurement[Around]]]:
     for name in ("examples", "starts", "histogram_starts"):
         whole(settings[name], f"landscape.{name}", 1 if name == "examples" else 2)  # maxima are told of in pairs
     listed("landscape.trainings", settings.trainings)
-    make = partial(around, attack=build(settings.attack))
+    attack = measurable(build(settings.attack), "landscape.attack")
+    if not isinstance(attack, PGD):
+        raise InputError("landscape.attack is not PGD, whose steps the figures show")
+    make = partial(around, attack=attack)
     return {training: [Measurement((settings.model, training, 0), make)] for training in settings.trainings}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from saddlepoint.attacks import PGD, undisturbed
+from saddlepoint.attacks import PGD, measurable, undisturbed
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError, whole
 from saddlepoint.measure.accuracy import evaluate
@@ -36,8 +36,7 @@ class Monitor:
         whole(self.batch_size, "monitor.batch_size")
         if self.select not in ("robust", "natural"):
             raise InputError(f"training.select={self.select}; choose robust or natural")
-        if not callable(self.attack):
-            raise InputError(f"monitor.attack={self.attack}; expected a _target_ such as saddlepoint.attacks.PGD")
+        measurable(self.attack, "monitor.attack")
 
     @property
     def chosen(self) -> str:

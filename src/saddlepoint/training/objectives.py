@@ -47,17 +47,20 @@ def tried(objective: Objective, model: nn.Module, x: Tensor, y: Tensor, classes:
 
     The model, and what draws from torch's generators, are as before afterwards.
     """
+    weights = [each for each in model.parameters() if each.requires_grad]
+    if not weights:
+        raise InputError("the network has no weights to train: none has requires_grad")
     noise = torch.Generator(x.device).manual_seed(0)
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), undisturbed(model, "train"):
         try:
-            returned = objective(model, x, y, noise, 0.0)
+            for progress in (0.0, 1.0):
+                returned = objective(model, x, y, noise, progress)
         except (InputError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # noqa: BLE001 (it may be somebody's own)
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"training.objective fails ({text})") from None
         losses, _ = checked(returned, len(y), classes)
-        weights = [each for each in model.parameters() if each.requires_grad]
         if all(each is None for each in torch.autograd.grad(losses.sum(), weights, allow_unused=True)):
             raise InputError("training.objective returned losses that do not depend on the weights")
 

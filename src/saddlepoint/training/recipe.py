@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -14,6 +16,8 @@ from saddlepoint.data import CropFlip, resized
 from saddlepoint.errors import InputError, whole
 from saddlepoint.threat import parse_number
 from saddlepoint.training.schedules import checked
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,29 @@ class Recipe:
         """The optimiser of these parameter groups. Raises InputError if it does not take its settings."""
         if not callable(self.optimizer):
             raise InputError(f"recipe.optimizer={self.optimizer}; expected a _target_ with _partial_: true")
+        given = getattr(self.optimizer, "keywords", {})
+        if "weight_decay" in given:
+            raise InputError("recipe.optimizer.weight_decay would be ignored; write recipe.weight_decay=... instead")
+        if "lr" in given:
+            log.warning("recipe.optimizer.lr has no effect: recipe.schedule sets the rate of every step")
         try:
+            self._step_once(groups)
             made = self.optimizer(groups)
         except Exception as error:  # noqa: BLE001 (whatever somebody's optimiser raises)
             raise InputError(f"recipe.optimizer: {' '.join(str(error).split())}") from None
         if not isinstance(made, Optimizer):
             raise InputError(f"recipe.optimizer makes a {type(made).__name__}; expected a torch.optim.Optimizer")
         return made
+
+    def _step_once(self, groups: list[dict[str, Any]]) -> None:
+        """With zeros for the groups' weights: whether it takes gradients as the loop gives them."""
+        used = [group for group in groups if group["params"]]
+        small = [torch.zeros(2, 2, device=group["params"][0].device, requires_grad=True) for group in used]
+        for each in small:
+            each.grad = torch.zeros_like(each)
+        made = self.optimizer([{**group, "params": [each]} for group, each in zip(used, small, strict=True)])
+        if isinstance(made, Optimizer):
+            made.step()
 
     def number_of_steps(self, per_epoch: int) -> int:
         """Of a whole training. Raises InputError unless exactly one of `steps` and `epochs` is given."""

@@ -140,7 +140,9 @@ class Trainer:
         if self.averaged is None:
             return
         decay = min(self.recipe.averaging, self.step / (self.step + 9))
-        for mean, now in zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True):
+        # Not state_dict(), which has tied layers several times.
+        pairs = ([*network.parameters(), *network.buffers()] for network in (self.averaged, self.model))
+        for mean, now in zip(*pairs, strict=True):
             if mean.is_floating_point():
                 mean.lerp_(now, 1 - decay)
             else:  # a count
