@@ -201,7 +201,7 @@ def main(cfg: DictConfig) -> None:
     lab, settings = Lab(cfg), cfg.evaluation
     if settings.precision != "float32":
         raise InputError(f"evaluation.precision={settings.precision}; export.py makes its examples in float32")
-    split, total = lab.test_images, lab.total
+    split, total, size, seed = lab.test_images, lab.total, settings.batch_size, settings.seed
     part = "" if len(split) == total else f"-first{len(split)}"
     attacks = {name: lab.pgd(name) for name in settings.attacks if name != "natural"}
     wanted = [
@@ -218,7 +218,7 @@ def main(cfg: DictConfig) -> None:
         write_network(folder, subject.model, network, split.images(slice(4)), f"{cfg.dataset.name} {subject.label}")
         log.info("wrote %s and weights.pt", folder / "load.py")
         for name, attack in attacks.items():
-            made, natural, accuracy = adversarial(subject.model, split, attack, settings.batch_size, settings.seed)
+            made, natural, accuracy = adversarial(subject.model, split, attack, size, seed)
             if attack.threat.norm == "linf":
                 check(made, natural, attack.threat.eps)
             path = folder / f"{name}{part}.npy"

@@ -15,6 +15,7 @@ from saddlepoint.adopt import check, check_range, load_weights, read_state_dict
 from saddlepoint.data import Data
 from saddlepoint.errors import InputError
 from saddlepoint.models import CNN, Normalized
+from saddlepoint.training.checkpoint import in_eight_bits
 
 STATE = {"weight": torch.ones(2, 16), "bias": torch.zeros(2)}
 
@@ -50,6 +51,8 @@ OTHER = {name: tensor + 1 for name, tensor in STATE.items()}
         ({"n_averaged": torch.tensor(7)} | named("module."), "n_averaged"),
         (named("net.") | named("net_ema.module.", OTHER), "net_ema"),
         ({"weight": STATE["weight"], "bias": STATE["bias"], "epoch": 3}, None),
+        ([3, STATE], None),
+        ({**STATE, "total_ops": torch.zeros(1), "total_params": torch.zeros(1)}, "total_ops, total_params"),
         (
             {
                 "model": named("module.model.")
@@ -438,3 +441,41 @@ def test_a_range_that_does_a_little_better_is_mentioned(data: Data) -> None:
 
     found = check_range(Hesitant(0, 0), x, y)
     assert "classifies 95.0% of 20 images in [0, 1], and 100.0% as images in [0, 255] (scale: 255); if that" in found
+
+
+def test_constants_that_a_file_lacks_stay_as_they_are_built(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    class Own(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(16, 2)
+            self.register_buffer("mu", torch.full((1,), 0.5))
+
+    network = Own()
+    torch.save(STATE, tmp_path / "w.pt")
+    load_weights(network, tmp_path / "w.pt")
+    assert (network.mu.item(), network.weight.sum().item()) == (0.5, 32)
+    assert caplog.messages[-1].endswith("has no mu: kept as the network is built")
+    norm = nn.Sequential(nn.BatchNorm2d(3))
+    torch.save({"0.weight": torch.ones(3), "0.bias": torch.ones(3)}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="running_mean"):
+        load_weights(norm, tmp_path / "w.pt")
+
+
+def test_our_own_eight_bits_are_widened(tmp_path: Path) -> None:
+    state = {"weight": torch.linspace(-1, 1, 32).reshape(2, 16), "bias": torch.ones(2)}
+    save_file(in_eight_bits(state), tmp_path / "w.safetensors")
+    found = read_state_dict(tmp_path / "w.safetensors", nn.Linear(16, 2))
+    assert (found["weight"] - state["weight"]).abs().max() <= 1 / 254
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+def test_weights_that_are_no_plain_numbers_are_refused(tmp_path: Path, kind: torch.dtype) -> None:
+    torch.save({name: each.to(kind) for name, each in STATE.items()}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=f"weight as {kind}; expected floating-point"):
+        read_state_dict(tmp_path / "w.pt", nn.Linear(16, 2))
+
+
+def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; name the file in it"):
+        read_state_dict(tmp_path, nn.Linear(16, 2))

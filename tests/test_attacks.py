@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from saddlepoint.attacks import PGD, Targeted, undisturbed
+from saddlepoint.attacks import PGD, Targeted, classified, measurable, undisturbed
 from saddlepoint.data import load
 from saddlepoint.errors import InputError
-from saddlepoint.losses import CrossEntropy, LogOdds, Margin
+from saddlepoint.losses import CrossEntropy, Divergence, LogOdds, Margin, surrogate
 from saddlepoint.measure.result import interval
 from saddlepoint.models import CNN
 from saddlepoint.runtime import has_fast_bfloat16
@@ -632,3 +633,77 @@ def test_a_targeted_attack_goes_to_the_likeliest_wrong_class() -> None:
     assert attack.describe()["target"] == "likeliest wrong class"
     with pytest.raises(InputError, match="expected true"):
         Targeted(PGD(Threat("linf", 0.3), steps=1))
+
+
+BALL = Threat("linf", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (PGD(BALL, 3, targeted=True), "attacks.x.targeted=true moves images towards their own class"),
+        (PGD(BALL, 3, model_mode="track"), "attacks.x.model_mode=track is for training"),
+        (PGD(BALL, 3, loss=nn.CrossEntropyLoss()), r"attacks.x.loss returns shape \(\) for 2 images"),
+        (PGD(BALL, 3, loss=Divergence()), "attacks.x.loss fails on logits .*kl_div"),
+        (PGD(BALL, 3, loss=Margin("a")), "attacks.x.loss fails on logits .*TypeError"),
+        (Targeted(PGD(BALL, 3, targeted=True, model_mode="train")), "attacks.x.model_mode=train is for training"),
+        (torch.relu, "attacks.x is a builtin_function_or_method; expected a _target_ that makes an attack"),
+    ],
+)
+def test_what_would_measure_something_else_is_refused(attack: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        measurable(attack, "attacks.x")
+
+
+def test_an_attack_of_ones_own_describes_itself_in_plain_values() -> None:
+    class Own(PGD):
+        def describe(self) -> dict[str, object]:
+            return {"eps": torch.tensor(0.1)}
+
+    with pytest.raises(InputError, match=r"attacks\.own: its describe"):
+        measurable(Own(BALL, 1), "attacks.own")
+    assert measurable(attack := PGD(BALL, 3), "attacks.pgd") is attack
+
+
+def test_a_text_is_no_flag() -> None:
+    with pytest.raises(InputError, match=r"attack\.random_start=no; choose true or false"):
+        PGD(BALL, 3, random_start="no")
+
+
+def test_steps_across_the_whole_ball_are_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    PGD(BALL, 3, 0.2)
+    PGD(BALL, 1, 0.3)
+    assert not caplog.messages
+    PGD(BALL, 3, 0.21)
+    assert "cross the whole ball" in caplog.text
+
+
+def own_loss(logits: Tensor, y: Tensor, weight: float = 1) -> Tensor:
+    return weight * logits.sum(1)
+
+
+class OwnLoss:
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        return self.weight * logits.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [(own_loss, "own_loss()"), (partial(own_loss, weight=2), "own_loss(weight=2)"), (OwnLoss(3), "OwnLoss(weight=3)")],
+)
+def test_a_loss_of_ones_own_has_the_same_description_in_every_process(loss: Any, name: str) -> None:
+    assert PGD(BALL, 1, loss=loss).describe()["loss"] == f"{__name__}.{name}"
+
+
+def test_torchs_cross_entropy_is_ascended_like_ours() -> None:
+    assert surrogate(nn.CrossEntropyLoss(reduction="none")) == surrogate(CrossEntropy())
+    smoothed = nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1)
+    assert surrogate(smoothed) is smoothed
+
+
+def test_logits_that_are_not_finite_classify_nothing() -> None:
+    logits = torch.tensor([[1.0, 0.0], [torch.nan, 0.0], [torch.nan, torch.nan], [0.0, 1.0]])
+    assert classified(logits, torch.zeros(4, dtype=torch.int64)).tolist() == [True, False, False, False]

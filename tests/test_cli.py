@@ -281,6 +281,12 @@ def test_a_replaced_optimizer_trains(command: Run, tmp_path: Path) -> None:
             ["dataset.pgd.step_size.l2=[1,2]", "++dataset.pgd.step_size.l2.extra=text"],
             "++dataset.pgd.step_size.l2.extra=text: ",
         ),
+        ("scripts/export.py", ["~evaluation.seed"], "evaluation.seed"),
+        (
+            "scripts/import_network.py",
+            ["~recipe.attack.step_size.l2", "report=base", "training=standard", "weights=x"],
+            "Could not override 'report'",
+        ),
     ],
 )
 def test_what_random_overrides_found(command: Run, tmp_path: Path, script: str, typed: list[str], said: str) -> None:

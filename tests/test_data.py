@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -328,6 +329,7 @@ def test_grey_images_of_ones_own_get_a_channel(tmp_path: Path) -> None:
         ({"y_train": np.arange(20) - 1}, "labels from -1 to 18; expected 0 to 2, so number them from 0"),
         ({"y_train": np.arange(20) % 4}, r"y_train has labels from 0 to 3; expected 0 to 2, or dataset\.classes=4"),
         ({"y_train": np.arange(20) % 2}, r"y_train has labels from 0 to 1; expected 0 to 2, or dataset\.classes=2"),
+        ({"y_train": 2 * (np.arange(20) % 2)}, "y_train has no label 1; expected images of all 3 classes"),
         ({"x_test": np.ones((6, 4, 6, 3), np.uint8)}, "x_test has no pixel above 1; expected 0 to 255"),
         ({"x_train": np.full((20, 4, 6, 4), 9, np.uint8)}, r"not 3 channels; dataset\.channels=4"),
         ({"x_train": np.full((20, 3, 4, 6), 9, np.uint8)}, r"not 3 channels; expected \(n, h, w, c\)"),
@@ -533,3 +535,46 @@ def test_the_fingerprint_of_what_cannot_be_read_is_an_error(folder: Path) -> Non
         with pytest.raises(InputError, match=rf"no data at {loop} \("):
             fingerprint(folder)
         loop.unlink()
+
+
+def test_dark_images_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As scikit-learn's digits, whose pixels are 0 to 16."""
+    arrays = own_arrays()
+    load_and_save = partial(np.savez, tmp_path / "own.npz")
+    load_and_save(**arrays | {name: arrays[name] + 64 for name in ("x_train", "x_test")})
+    load_own(tmp_path / "own.npz", 0.1, 3)
+    assert not caplog.messages
+    load_and_save(**arrays | {"x_train": np.minimum(arrays["x_train"] + 2, 16).astype(np.uint8)})
+    load_own(tmp_path / "own.npz", 0.1, 3)
+    assert "x_train has no pixel above" in caplog.text
+
+
+def test_an_empty_class_is_named(folder: Path) -> None:
+    for file in (folder / "train" / "dogs").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match="dogs has no images"):
+        load_own(folder, 0.2, 2)
+
+
+@pytest.mark.parametrize("mode", ["1", "LA"])
+def test_grey_files_of_all_kinds_are_grey(folder: Path, mode: str) -> None:
+    for file in folder.rglob("*.png"):
+        Image.open(file).convert(mode).save(file)
+    assert load_own(folder, 0.2, 2, 1).train.pixels.shape[1] == 1
+
+
+def test_transparent_images_are_refused(folder: Path) -> None:
+    file = next(folder.rglob("train/*/*.png"))
+    Image.open(file).convert("RGBA").save(file)
+    load_own(folder, 0.2, 2)
+    with Image.open(file) as image:
+        image.putalpha(254)
+        image.save(file)
+    with pytest.raises(InputError, match="is transparent in places"):
+        load_own(folder, 0.2, 2)
+
+
+def test_labels_of_other_integers_are_taken() -> None:
+    assert Split(torch.zeros(2, 1, 4, 4), torch.tensor([0, 1], dtype=torch.uint8), 1).labels.dtype == torch.int64
+    with pytest.raises(InputError, match=r"labels are torch\.float32"):
+        Split(torch.zeros(2, 1, 4, 4), torch.tensor([0.0, 1.0]), 1)

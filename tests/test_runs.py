@@ -8,11 +8,13 @@ import pytest
 import torch
 import yaml
 from omegaconf import OmegaConf
+from torch import nn
 
+from saddlepoint import runs
 from saddlepoint.data import fingerprint
 from saddlepoint.errors import InputError
-from saddlepoint.files import read_json
-from saddlepoint.models import CNN
+from saddlepoint.files import read_json, write_json
+from saddlepoint.models import CNN, ResNet
 from saddlepoint.runs import (
     Run,
     build,
@@ -330,3 +332,47 @@ def test_only_differences_of_an_evaluation_are_told(tmp_path: Path) -> None:
 def test_settings_named_by_numbers_are_built() -> None:
     described = OmegaConf.create({"_target_": "builtins.dict", "grow": {16: 0.5, 24: 0.75}})
     assert build(described) == {"grow": {16: 0.5, 24: 0.75}}
+
+
+def test_networks_that_weights_cannot_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Extra(nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"calls": 3}
+
+    run = Run.of([])
+    for network, message in ((nn.LazyLinear(3), "weight has no size yet"), (Extra(2, 2), "keeps _extra_state")):
+        monkeypatch.setattr(runs, "build", lambda config, made=network, **extra: made)
+        with pytest.raises(InputError, match=message):
+            run.network()
+
+
+def test_a_run_of_ones_own_data_is_loaded_by_its_folder(tmp_path: Path) -> None:
+    """With config files of one's own, in a folder whose name has spaces."""
+    folder = tmp_path / "my configs"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "narrow.yaml").write_text("name: narrow\ncapacity: ${dataset.capacity.narrow}\n")
+    settings = [
+        "dataset=own",
+        "dataset.name=flowers",
+        "dataset.channels=1",
+        "model=narrow",
+        "+dataset.capacity.narrow=1",
+    ]
+    with pytest.raises(InputError, match="no folder"):
+        load(stored_own(tmp_path, folder, settings), config_dir=tmp_path / "nowhere")
+    directory = stored_own(tmp_path, folder, settings)
+    with pytest.raises(InputError, match="narrow"):
+        load(directory)
+    assert isinstance(load(directory, "+dataset.capacity.narrow=1", config_dir=folder), ResNet)
+
+
+def stored_own(tmp_path: Path, folder: Path, settings: list[str]) -> Path:
+    run = Run.of([*settings, f"output_dir={tmp_path}"], config_dir=folder)
+    directory = RunDirectory(tmp_path / "run")
+    write_json(directory.path / "run.json", {"overrides": settings})
+    data = OmegaConf.to_container(run.config.dataset, resolve=False)
+    network = OmegaConf.to_container(run.config.dataset.network, resolve=True)
+    config = {"dataset": {"name": data["name"], "network": network}, "model": {"name": "narrow"}}
+    directory.config.write_text(yaml.safe_dump(config))
+    write_weights(directory.weights("last"), run.network(), {"dataset": "flowers"})
+    return directory.path

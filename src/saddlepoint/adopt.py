@@ -20,6 +20,7 @@ from saddlepoint.attacks import undisturbed
 from saddlepoint.errors import InputError
 from saddlepoint.losses import CrossEntropy, surrogate
 from saddlepoint.models import Normalized
+from saddlepoint.training.checkpoint import widened
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,9 @@ log = logging.getLogger(__name__)
 USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "ema")
 # What DataParallel, torch.compile, FSDP and activation checkpointing put into names.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-COUNTERS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel; no part of the network
+# No part of the network: of torch.optim.swa_utils.AveragedModel, and of thop, which puts its own into every layer.
+COUNTERS = {"n_averaged", "total_ops", "total_params"}
+STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}  # buffers that only training gives their values
 
 
 def read_state_dict(path: Path, network: nn.Module) -> dict[str, Tensor]:
@@ -37,9 +40,11 @@ def read_state_dict(path: Path, network: nn.Module) -> dict[str, Tensor]:
     own names are, with their shapes. The log says what else the file holds. Raises InputError if the file cannot be
     read, holds no tensors, or holds several networks that fit.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the file in it, such as {path}/last.safetensors")
     try:
         is_safe = path.suffix == ".safetensors"
-        found: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        found: Any = widened(load_file(path)) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"no checkpoint at {path}") from None
     except SafetensorError as error:
@@ -52,7 +57,7 @@ def read_state_dict(path: Path, network: nn.Module) -> dict[str, Tensor]:
     # A network may call a part of its own so.
     dropped = WRAPPERS - {part for name in expected for part in name.split(".")}
     tensors: dict[str, Tensor] = {}
-    for parts, tensor in _tensors(found) if isinstance(found, dict) else ():
+    for parts, tensor in _tensors(found):
         tensors.setdefault(".".join(part for part in parts if part not in dropped), tensor)
     if not tensors:
         kind = f"a dict of {', '.join(map(str, found))}" if isinstance(found, dict) else f"a {type(found).__name__}"
@@ -64,7 +69,8 @@ def read_state_dict(path: Path, network: nn.Module) -> dict[str, Tensor]:
     ours = {
         name: name.removeprefix(prefix)
         for name in tensors
-        if name.startswith(prefix) and name.removeprefix(prefix) not in COUNTERS - expected.keys()
+        if name.startswith(prefix)
+        and (name.removeprefix(prefix) in expected or name.rpartition(".")[2] not in COUNTERS)
     }
     depth = max(1, prefix.count("."))
     others = list(dict.fromkeys(".".join(name.split(".")[:depth]) for name in tensors if name not in ours))
@@ -72,15 +78,23 @@ def read_state_dict(path: Path, network: nn.Module) -> dict[str, Tensor]:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         place = f"the weights under {prefix.rstrip('.')}" if prefix else "the weights"
         log.info("%s: took %s, not %s%s", path, place, ", ".join(others[:5]), more)
-    return _shared(path, network, {name: tensors[whole] for whole, name in ours.items()})
+    state = {name: tensors[whole] for whole, name in ours.items()}
+    for name, tensor in network.state_dict().items():
+        if name in state and tensor.is_floating_point() and not state[name].is_floating_point():
+            raise InputError(f"{path} has {name} as {state[name].dtype}; expected floating-point numbers")
+    constants = {name: each for name, each in network.named_buffers() if name in expected and name not in state}
+    constants = {name: each for name, each in constants.items() if name.rpartition(".")[2] not in STATISTICS}
+    if state and constants:
+        log.info("%s has no %s: kept as the network is built", path, ", ".join(constants))
+    return _shared(path, network, {**state, **constants})
 
 
-def _tensors(found: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[list[str], Tensor]]:
-    """Every tensor in a dict of dicts, with the parts of its name."""
-    for name, value in found.items():
-        if isinstance(value, Tensor):
-            yield ".".join((*place, str(name))).split("."), value
-        elif isinstance(value, dict) and len(place) < 4:
+def _tensors(found: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[list[str], Tensor]]:
+    """Every tensor in dicts and lists, with the parts of its name."""
+    if isinstance(found, Tensor) and place:
+        yield ".".join(place).split("."), found
+    elif isinstance(found, dict | list | tuple) and len(place) < 5:
+        for name, value in found.items() if isinstance(found, dict) else enumerate(found):
             yield from _tensors(value, (*place, str(name)))
 
 

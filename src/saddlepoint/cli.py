@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -19,7 +20,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -32,7 +33,7 @@ from omegaconf.errors import (
 )
 
 from saddlepoint.errors import InputError, Stopped, flag, nearest
-from saddlepoint.runs import CONFIGS, KINDS, chosen, compose, one_line, placeholder
+from saddlepoint.runs import CONFIGS, KINDS, chosen, compose, one_line, placeholder, quoted
 from saddlepoint.runtime import STOPS, part
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             try:
                 sys.argv[1:] = arguments(sys.argv[1:], config_name)
                 if {"-h", "--help"} & set(sys.argv[1:]):  # which configs/hydra/quiet.yaml lays out
-                    sys.argv.append(f"hydra.help.header={_in_quotes(function.__globals__['__doc__'].strip())}")
+                    sys.argv.append(f"hydra.help.header={quoted(function.__globals__['__doc__'].strip())}")
                 main()
             except InputError as error:
                 _leave(str(error))
@@ -149,9 +150,12 @@ def _memory(cfg: DictConfig, setting: str) -> Iterator[None]:
 
 def _choices(group: str) -> list[str]:
     """Ours, and those of a --config-dir."""
-    brought = re.findall(r"(?:^|\n)(?:--config-dir|-cd)[=\n](.*)", "\n".join(sys.argv[1:]))
-    folders = [CONFIGS, *map(Path, brought)]
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+    return sorted({path.stem for folder in [CONFIGS, *_brought()] for path in (folder / group).glob("*.yaml")})
+
+
+def _brought() -> list[Path]:
+    """The folder of a --config-dir, if there is one."""
+    return list(map(Path, re.findall(r"(?:^|\n)(?:--config-dir|-cd)[=\n](.*)", "\n".join(sys.argv[1:]))))
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -241,16 +245,12 @@ def _parsed(override: str) -> Override:
     key, equals, value = override.partition("=")
     if not equals:
         raise InputError(f"{override!r} is no setting; write name=value, and see all names with --cfg job")
-    written = f"{key}={_in_quotes(value)}"
+    written = f"{key}={quoted(value)}"
     try:
         parser.parse_overrides([written])
     except (OverrideParseException, ValueError, TypeError):
         raise InputError(f"{key!r} is no name of a setting; see all of them with --cfg job") from None
     raise InputError(f"{override}: not a number, a list or a plain text; as a text, write {_for_a_shell(written)}")
-
-
-def _in_quotes(value: str) -> str:
-    return QuotedString(value, Quote.single).with_quotes()
 
 
 def _for_a_shell(argument: str) -> str:
@@ -270,9 +270,9 @@ def _quoted(override: str, sweeps: bool) -> str:
         found = _parsed(override)
     except InputError:
         several = sweeps and not Path(value).expanduser().exists()
-        return f"{key}={','.join(map(_in_quotes, value.split(',') if several else [value]))}"
+        return f"{key}={','.join(map(quoted, value.split(',') if several else [value]))}"
     as_typed = isinstance(found._value, str | QuotedString | list | dict) or (found.is_sweep_override() and sweeps)
-    return override if as_typed else f"{key}={_in_quotes(value)}"
+    return override if as_typed else f"{key}={quoted(value)}"
 
 
 def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> None:
@@ -281,7 +281,7 @@ def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> No
         key, line = each.key_or_group, str(each.input_line)
         if each.is_sweep_override() and not sweeps:
             value = line.partition("=")[2]
-            text = _for_a_shell(f"{key}={_in_quotes(value)}")
+            text = _for_a_shell(f"{key}={quoted(value)}")
             raise InputError(f"{line}: for a sweep add -m, for a list write {key}=[{value}], for a text {text}")
         if config_name == "evaluate" and key in ("model", "training", "seed"):
             raise InputError(f"{line}: scripts choose runs by models=[...] trainings=[...] seeds=number")
@@ -390,8 +390,9 @@ def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
         return f"{culprit}: unknown setting {key!r}{nearest(key, known)}; see all of them with --cfg job"
     if override.is_delete() and (CONFIGS / key).is_dir():
         return f"{culprit}: {key} is needed; choose {', '.join(_choices(key))}"
-    if override.is_delete() and OmegaConf.select(compose(config_name, _chosen()), key) is None:
-        return f"{culprit}: {key} is null, which cannot be taken away; leave this out"
+    with contextlib.suppress(Exception):  # a choice may be wrong too
+        if override.is_delete() and OmegaConf.select(compose(config_name, _chosen()), key) is None:
+            return f"{culprit}: {key} is null, which cannot be taken away; leave this out"
     if override.is_add() and key in known:
         return f"{culprit}: there is a {key} already; write {culprit.lstrip('+')}"
     above = key.rpartition(".")[0]
@@ -402,16 +403,17 @@ def _explain_override(culprit: str, error: Exception, config_name: str) -> str:
 
 def _culprit(config_name: str) -> str | None:
     """The first override that Hydra cannot take alone, with what is chosen, or after the others; None if none."""
-    typed = [each for each in sys.argv[1:] if "=" in each or each.startswith("~")]
+    typed = [each for each in sys.argv[1:] if each[0:1] != "-" and ("=" in each or each.startswith("~"))]
+    folder = next((each for each in _brought() if each.is_dir()), None)
     for choices in ([], _chosen()):
         for each in typed:
             try:
-                compose(config_name, [*choices, *([each] if each not in choices else [])])
+                compose(config_name, [*choices, *([each] if each not in choices else [])], folder)
             except Exception:  # noqa: BLE001 (which is what is looked for)
                 return each
     for number, each in enumerate(typed, start=1):
         try:
-            compose(config_name, typed[:number])
+            compose(config_name, typed[:number], folder)
         except Exception:  # noqa: BLE001
             return each
     return None

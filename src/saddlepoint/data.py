@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import zipfile
 import zlib
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from saddlepoint.errors import InputError, whole
 
+log = logging.getLogger(__name__)
+
 Arrays = tuple[np.ndarray, np.ndarray]
 
 MNIST_MD5 = {
@@ -38,6 +41,11 @@ class Split:
     pixels: Tensor
     labels: Tensor
     pixel_max: int
+
+    def __post_init__(self) -> None:
+        if self.labels.is_floating_point():
+            raise InputError(f"labels are {self.labels.dtype}; expected integers, (n,)")
+        object.__setattr__(self, "labels", self.labels.long())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,10 +123,12 @@ def load_own(path: str | Path, held_out: float, classes: int, channels: int | No
         pixels, labels = read(path, part, classes)
         pixels = _channels_last(pixels, f"{path}: x_{part}", channels)
         labels = _numbered(labels, f"{path}: y_{part}", len(pixels))
-        low, high = int(labels.min()), int(labels.max())
+        low, high, present = int(labels.min()), int(labels.max()), {*labels.tolist()}
         if low < 0 or high >= classes or (part == "train" and high < classes - 1):
             remedy = f"or dataset.classes={high + 1}" if low == 0 else "so number them from 0"
             raise InputError(f"{path}: y_{part} has labels from {low} to {high}; expected 0 to {classes - 1}, {remedy}")
+        if part == "train" and (missing := {*range(classes)} - present):
+            raise InputError(f"{path}: y_train has no label {min(missing)}; expected images of all {classes} classes")
         order = np.random.RandomState(0).permutation(len(labels))
         parts.append((pixels.transpose(0, 3, 1, 2)[order], labels[order]))
     train, test = parts
@@ -179,6 +189,8 @@ def _channels_last(pixels: np.ndarray, name: str, channels: int | None) -> np.nd
         raise InputError(f"{found}; expected uint8 (n, h, w) or (n, h, w, c){_as_bytes(pixels)}")
     if pixels.max() <= 1:
         raise InputError(f"{name} has no pixel above {pixels.max()}; expected 0 to 255, as 255 * x has them")
+    if pixels.max() < 64:
+        log.warning("%s has no pixel above %d; expected 0 to 255, which all count as 0 to 1", name, pixels.max())
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     first, last, usual = pixels.shape[1], pixels.shape[3], (1, 3, 4)
     wanted = channels or next((each for each in (last, first) if each in usual), last)
@@ -269,13 +281,17 @@ def _read_folder(path: Path, part: str, classes: int) -> Arrays:
                 with Image.open(file) as image:
                     if image.mode[0] in "IF":  # which a conversion would cut off at 255
                         raise InputError(f"{file} has more than 8 bits a pixel ({image.mode}); convert it to 8")
-                    images.append(np.asarray(image if image.mode == "L" else image.convert("RGB")))
+                    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+                        raise InputError(f"{file} is transparent in places; put it on a background")
+                    images.append(np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")))
             except (OSError, SyntaxError, Image.DecompressionBombError):
                 raise InputError(f"{file} is broken or no image; repair or remove it") from None
             found, before = images[-1].shape, images[0].shape
             if found != before:
                 raise InputError(f"{file} is {found}, the images before it {before}; make all one size, grey or colour")
             labels.append(label)
+        if part == "train" and label not in labels:
+            raise InputError(f"{folder} has no images")
     if not images:
         raise InputError(f"{path / part} has no images")
     return np.stack(images), np.array(labels)

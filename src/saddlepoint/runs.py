@@ -26,14 +26,16 @@ import torch
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from saddlepoint.data import Data, expanded, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
-from saddlepoint.files import as_number, canonical, sha256, write_atomically, write_json
+from saddlepoint.files import as_number, canonical, read_json, sha256, write_atomically, write_json
 from saddlepoint.runtime import Runtime, generator
 from saddlepoint.tracking import Tracker
 from saddlepoint.training import Monitor, Recipe
@@ -59,6 +61,11 @@ LONGEST = 80  # characters of a name
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def quoted(value: str) -> str:
+    """A text as an override's value."""
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def build(config: Any, **extra: Any) -> Any:
@@ -160,7 +167,9 @@ def _composing() -> Iterator[None]:
 
 def compose(name: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
     """The config `name` with these overrides, Hydra's own part included, as a command composes it. Do not change it."""
-    brought = [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"] if config_dir else []
+    # Hydra takes what follows file:// as it is.
+    folder = quoted(f"file://{Path(config_dir).resolve()}") if config_dir else ""
+    brought = [f"hydra.searchpath=[{folder}]"] if config_dir else []
     with _composing():
         # Files of the user's can change between two commands of one process, ours do not.
         own = brought or (HydraConfig.initialized() and config_folders("command-line"))
@@ -415,6 +424,11 @@ class Run:
                 network = build(described)
         if not isinstance(network, nn.Module):
             raise InputError(f"dataset.network is a {type(network).__name__}; expected a torch.nn.Module")
+        state = network.state_dict()
+        if others := [name for name, each in state.items() if not isinstance(each, Tensor)]:
+            raise InputError(f"dataset.network keeps {others[0]} besides tensors, which a file of weights cannot hold")
+        if lazy := [name for name, each in state.items() if is_lazy(each)]:
+            raise InputError(f"dataset.network: {lazy[0]} has no size yet; give it, as nn.LazyLinear cannot be loaded")
         return network
 
     def load(self, checkpoint: str = "last", device: torch.device | str = "cpu") -> nn.Module:
@@ -494,9 +508,17 @@ def load(
     directory = RunDirectory(folder)
     if not directory.config.exists():
         raise InputError(f"no run at {folder}; its folder holds config.yaml and last.safetensors")
-    stored = directory.read_config()
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise InputError(f"no folder {config_dir} of config files")
+    stored, made = directory.read_config(), directory.path / "run.json"
     names = [f"{group}={stored[group]['name']}" for group in ("dataset", "model")]
-    run = Run.of([*names, *overrides], config_dir=config_dir)
+    # A choice may be another name than its file's, as dataset=own is. Nothing but names and numbers is taken.
+    typed = read_json(made).get("overrides", []) if made.exists() else []
+    kept = [each for each in typed if each.split("=")[0] in ("dataset", "model", *OWN_DATA)]
+    try:
+        run = Run.of([*(kept or names), *overrides], config_dir=config_dir)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{folder}: {one_line(error)}") from None
     run.__dict__["directory"] = directory  # wherever it was moved
     return run.load(checkpoint)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD, Targeted
-from saddlepoint.data import Split
+from saddlepoint.data import Data, Split
 from saddlepoint.measure.accuracy import evaluate
 from saddlepoint.threat import Threat
 
@@ -191,3 +191,17 @@ def test_the_source_makes_the_examples_and_the_model_is_shown_them(split: Split)
     attack = PGD(Threat("linf", 0.1), steps=5, random_start=False)
     outcome = evaluate(Brightness(), split, attack, source=Reversed())
     assert outcome.correct.all()  # the mislabelled image included: it was moved to its label
+
+
+def test_an_image_without_finite_logits_is_misclassified(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    """NaN is the largest number to argmax: class 0 would be right."""
+
+    class Partly(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            z = 10 * torch.stack([x[..., :2].mean((1, 2, 3)), x[..., 2:].mean((1, 2, 3))], 1)
+            return torch.where(torch.arange(len(x))[:, None] < 5, torch.nan, z)
+
+    outcome = evaluate(Partly(), data.test, None)
+    assert outcome.correct.tolist() == [False] * 5 + [True] * 15
+    assert 0 < outcome.loss < 1
+    assert "not finite for 5 of 20 images" in caplog.text

@@ -197,6 +197,16 @@ def in_eight_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
+def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `in_eight_bits` made, as float32; other tensors as they are."""
+    scales = {name + SCALE for name, each in tensors.items() if each.dtype == torch.int8 and name + SCALE in tensors}
+    return {
+        name: each * _along(tensors[name + SCALE], each) if name + SCALE in scales else each
+        for name, each in tensors.items()
+        if name not in scales
+    }
+
+
 def _along(scale: Tensor, tensor: Tensor) -> Tensor:
     """The scale of each output (n,), to multiply a tensor (n, ...) by."""
     return scale.view(-1, *[1] * (tensor.ndim - 1))
@@ -227,9 +237,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, str]:
                 raise InputError(
                     f"{path} holds another network: {name} is {there} in the file and {here} in the configured model"
                 )
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in found}
-            for name in in_bytes:
-                tensors[name] = tensors[name] * _along(tensors.pop(name + SCALE), tensors[name])
+            tensors = widened({name: file.get_tensor(name) for name in found})
             metadata = json.loads((file.metadata() or {}).get("saddlepoint", "{}"))
             if not isinstance(metadata, dict):
                 raise ValueError("its metadata are none of ours")

@@ -59,7 +59,10 @@ class Trainer:
         self.model, self.objective, self.data, self.recipe = model, objective, data, recipe
         self.runtime, self.directory, self.tracker, self.monitor = runtime, directory, tracker, monitor
         self.metadata, self.seed = metadata, seed
-        self.averaged = copy.deepcopy(model).requires_grad_(False) if recipe.averaging else None
+        try:
+            self.averaged = copy.deepcopy(model).requires_grad_(False) if recipe.averaging else None
+        except RuntimeError as error:  # as of a weight that a hook computes
+            raise InputError(f"recipe.averaging cannot copy the network ({str(error).splitlines()[0]})") from None
         self.dtype = runtime.training_dtype(recipe.precision)
         # Every process draws the same batches and takes its share of each; the attack's noise is its own.
         noise = "attack" if self.processes.first else f"attack/{self.processes.rank}"
