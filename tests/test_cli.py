@@ -139,6 +139,13 @@ def test_options_may_stand_among_the_overrides(command: Run, tmp_path: Path) -> 
     assert (outcome.status, "seed: 7" in outcome.out, "name: wide" in outcome.out) == (0, True, True)
 
 
+def test_a_mistake_beside_a_choice_of_ones_own_is_named(command: Run, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mynet.yaml").write_text("name: mynet")
+    outcome = command("train.py", "--config-dir", str(tmp_path), "model=mynet", "~attack.stepz")
+    assert refused(outcome, "~attack.stepz: unknown setting 'attack.stepz' (did you mean attack.steps?)")
+
+
 @pytest.mark.parametrize("option", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"]])
 def test_choices_of_ones_own_are_named(command: Run, tmp_path: Path, option: list[str]) -> None:
     (tmp_path / "model").mkdir()

@@ -185,6 +185,18 @@ def test_a_wrong_network_is_found_before_training(
     assert not (tmp_path / "out").exists()
 
 
+def test_ones_own_mnist_is_not_compared_with_the_papers(command: Run, tmp_path: Path) -> None:
+    x, y = shapes(60, 0)
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    common = ["dataset=own", "dataset.name=mnist", f"dataset.data.path={tmp_path}/own.npz", "dataset.classes=3"]
+    common += ["dataset.channels=1", *TINY, "recipe.epochs=null", "recipe.batch_size=20", f"output_dir={tmp_path}/out"]
+    assert command("train.py", *common, "training=standard").status == 0
+    table = ["models=[simple]", "trainings=[standard]", "evaluation.attacks=[natural]"]
+    outcome = command("scripts/accuracy_table.py", *common, *table)
+    assert outcome.status == 0 and "Natural" in outcome.out
+    assert "paper" not in outcome.out.lower()
+
+
 def test_square_in_l2_is_refused_before_linf_is_measured(command: Run, tmp_path: Path) -> None:
     """On images of 12 pixels the authors' code fails."""
     x = np.random.default_rng(0).integers(0, 256, (60, 12, 12, 1), np.uint8)

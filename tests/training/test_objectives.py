@@ -10,7 +10,7 @@ from saddlepoint.attacks import PGD
 from saddlepoint.errors import InputError
 from saddlepoint.losses import Divergence
 from saddlepoint.threat import Threat
-from saddlepoint.training.objectives import Adversarial, Standard, Trades, checked
+from saddlepoint.training.objectives import Adversarial, Standard, Trades, checked, tried
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -176,3 +176,18 @@ def test_a_method_that_returns_something_else_is_refused(returned: Any, found: s
 def test_losses_without_a_gradient_are_refused() -> None:
     with pytest.raises(InputError, match=r"losses without a gradient; leave out detach\(\)"):
         checked((LOSSES.detach(), LOGITS), 5, 3)
+
+
+def test_a_method_is_tried_at_both_ends_of_the_training(model: Seen) -> None:
+    class Late(Standard):
+        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: Any, progress: float) -> Any:
+            if progress > 0.5:
+                raise KeyError("phase")
+            return super().__call__(model, x, y, generator, progress)
+
+    x, y = torch.rand(2, 1, 4, 4), torch.tensor([0, 1])
+    tried(Standard(), model, x, y, 3)
+    with pytest.raises(InputError, match=r"fails \(KeyError: 'phase'\)"):
+        tried(Late(), model, x, y, 3)
+    with pytest.raises(InputError, match="no weights to train"):
+        tried(Standard(), model.requires_grad_(False), x, y, 3)

@@ -568,3 +568,34 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         make(**settings)
     assert not directory.path.exists()
+
+
+def test_layers_under_two_names_are_averaged_once_a_step(make: Make) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(16, 2)
+            self.again = self.body
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.again(x.flatten(1))
+
+    trainer = make(model=Twice(), objective=Standard(), averaging=0.9)
+    before = trainer.averaged.body.weight.clone()
+    with torch.no_grad():
+        trainer.model.body.weight.add_(1)
+    trainer.step = 100
+    trainer._average()
+    torch.testing.assert_close(trainer.averaged.body.weight, before + 0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_a_network_that_cannot_be_copied_has_no_mean(make: Make) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(16, 2)))  # its weight is computed
+    with pytest.raises(InputError, match=r"recipe\.averaging cannot copy the network"):
+        make(model=model, objective=Standard(), averaging=0.9)
+
+
+def test_the_optimizers_own_weight_decay_is_refused(make: Make) -> None:
+    with pytest.raises(InputError, match=r"write recipe\.weight_decay="):
+        make(optimizer=partial(torch.optim.SGD, lr=0.1, weight_decay=0.1))
