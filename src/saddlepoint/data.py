@@ -290,7 +290,7 @@ def _read_folder(path: Path, part: str, classes: int) -> Arrays:
             if found != before:
                 raise InputError(f"{file} is {found}, the images before it {before}; make all one size, grey or colour")
             labels.append(label)
-        if part == "train" and label not in labels:
+        if part == "train" and labels[-1:] != [label]:
             raise InputError(f"{folder} has no images")
     if not images:
         raise InputError(f"{path / part} has no images")
