@@ -193,6 +193,7 @@ class Wandb(Tracker):
         try:
             return action()
         except Exception as error:  # noqa: BLE001 (whatever it is, the training continues)
-            log.warning("W&B is off from here on (%s: %s); history.csv stays complete", type(error).__name__, error)
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            log.warning("W&B is off from here on (%s); history.csv stays complete", reason)
             self.run = None
             return None

@@ -30,6 +30,14 @@ def test_pictures_are_image_perturbation_and_adversarial_image_side_by_side() ->
         assert caption == f"true {label}, natural {before}, adversarial {after}"
 
 
+@pytest.mark.parametrize(("channels", "shown"), [(2, 1), (3, 3), (5, 1)])
+def test_images_of_any_channels_are_shown(channels: int, shown: int) -> None:
+    """Only 1, 3 and 4 channels make a picture."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16 * channels, 2))
+    held_out = Split(torch.full((5, channels, 4, 4), 128, dtype=torch.uint8), torch.tensor([0, 1, 0, 1, 0]), 255)
+    assert Monitor(ATTACK, 5).pictures(model, held_out, seed=0)[0].shape == (5, 4, 12, shown)
+
+
 def test_an_unknown_selection_is_refused() -> None:
     with pytest.raises(InputError, match=r"training\.select=accuracy; choose robust or natural"):
         Monitor(ATTACK, 10, select="accuracy")

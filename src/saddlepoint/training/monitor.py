@@ -68,4 +68,4 @@ class Monitor:
             f"true {label}, natural {one}, adversarial {two}"
             for label, one, two in zip(y.tolist(), before, after, strict=True)
         ]
-        return strips, captions
+        return strips if strips.shape[-1] in (1, 3, 4) else strips[..., :1], captions  # which are pictures
