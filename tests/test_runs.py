@@ -366,6 +366,25 @@ def test_a_run_of_ones_own_data_is_loaded_by_its_folder(tmp_path: Path) -> None:
     assert isinstance(load(directory, "+dataset.capacity.narrow=1", config_dir=folder), ResNet)
 
 
+@pytest.mark.parametrize(
+    "value", ["{_target_: os.system, _args_: ['touch ran']}", "${oc.decode:'{_target_: os.system}'}"]
+)
+@pytest.mark.parametrize("key", ["dataset.classes", "dataset.channels", "dataset.network"])
+def test_of_a_strangers_overrides_names_and_numbers_are_taken_alone(
+    tmp_path: Path, key: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "seed0").mkdir()
+    config = {"dataset": {"name": "digits", "network": {"_target_": "os.system"}}, "model": {"name": "simple"}}
+    (tmp_path / "seed0" / "config.yaml").write_text(yaml.safe_dump(config))
+    write_json(tmp_path / "seed0" / "run.json", {"overrides": ["dataset=digits", "model=wide", f"{key}={value}"]})
+    asked: list[list[str]] = []
+    made = Run.of
+    monkeypatch.setattr(Run, "of", lambda overrides, **rest: asked.append(overrides) or made(overrides, **rest))
+    with pytest.raises(InputError, match="holds another network"):
+        load(tmp_path / "seed0")
+    assert asked == [["dataset=digits", "model=wide"]]
+
+
 def stored_own(tmp_path: Path, folder: Path, settings: list[str]) -> Path:
     run = Run.of([*settings, f"output_dir={tmp_path}"], config_dir=folder)
     directory = RunDirectory(tmp_path / "run")

@@ -512,9 +512,11 @@ def load(
         raise InputError(f"no folder {config_dir} of config files")
     stored, made = directory.read_config(), directory.path / "run.json"
     names = [f"{group}={stored[group]['name']}" for group in ("dataset", "model")]
-    # A choice may be another name than its file's, as dataset=own is. Nothing but names and numbers is taken.
+    # A choice may have another name than its file, as dataset=own has. Names and numbers alone are taken: a value such
+    # as {_target_: os.system} would be built.
     typed = read_json(made).get("overrides", []) if made.exists() else []
-    kept = [each for each in typed if each.split("=")[0] in ("dataset", "model", *OWN_DATA)]
+    plain = re.compile(r"(dataset|model|dataset\.(name|channels|classes))=[\w-]+")
+    kept = [each for each in map(str, typed) if plain.fullmatch(each)]
     try:
         run = Run.of([*(kept or names), *overrides], config_dir=config_dir)
     except (HydraException, OmegaConfBaseException) as error:
