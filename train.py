@@ -46,10 +46,8 @@ def main(cfg: DictConfig) -> None:
     runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
     recipe: Recipe = build(cfg.trainer)
-    few, looked = (
-        data.train.take(8),
-        {"training_batch": max(1, recipe.batch_size // runtime.processes.count), "trust": cfg.trust_network},
-    )
+    few, share = data.train.take(8), max(1, recipe.batch_size // runtime.processes.count)
+    looked = {"training_batch": share, "trust": cfg.trust_network}
     check(model, few.images(slice(None)), data.classes, **looked)
     for size, _ in recipe.stages:
         try:

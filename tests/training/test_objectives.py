@@ -189,5 +189,13 @@ def test_a_method_is_tried_at_both_ends_of_the_training(model: Seen) -> None:
     tried(Standard(), model, x, y, 3)
     with pytest.raises(InputError, match=r"fails \(KeyError: 'phase'\)"):
         tried(Late(), model, x, y, 3)
+
+    class Early(Standard):
+        def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: Any, progress: float) -> Any:
+            losses, logits = super().__call__(model, x, y, generator, progress)
+            return (losses if progress > 0.5 else losses.mean()), logits
+
+    with pytest.raises(InputError, match="a tensor of shape"):
+        tried(Early(), model, x, y, 3)
     with pytest.raises(InputError, match="no weights to train"):
         tried(Standard(), model.requires_grad_(False), x, y, 3)

@@ -70,7 +70,8 @@ class RunDirectory:
 
     def open(self, name: str) -> TextIO:
         """A file of the directory, made with it if need be, to add to. Raises InputError if that cannot be."""
-        missing = [each for each in (self.path, *self.path.parents) if not os.path.exists(each)]  # noqa: PTH110 (raises nothing)
+        # Path.exists raises an error for a name that is too long.
+        missing = [each for each in (self.path, *self.path.parents) if not os.path.exists(each)]  # noqa: PTH110
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             return (self.path / name).open("a+")

@@ -54,13 +54,12 @@ def tried(objective: Objective, model: nn.Module, x: Tensor, y: Tensor, classes:
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), undisturbed(model, "train"):
         try:
             for progress in (0.0, 1.0):
-                returned = objective(model, x, y, noise, progress)
+                losses, _ = checked(objective(model, x, y, noise, progress), len(y), classes)
         except (InputError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # noqa: BLE001 (it may be somebody's own)
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"training.objective fails ({text})") from None
-        losses, _ = checked(returned, len(y), classes)
         if all(each is None for each in torch.autograd.grad(losses.sum(), weights, allow_unused=True)):
             raise InputError("training.objective returned losses that do not depend on the weights")
 
