@@ -15,6 +15,7 @@ from types import ModuleType
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 
 from saddlepoint.lab import Lab
@@ -31,6 +32,9 @@ TINY = [
     "recipe.attack.steps=2",
     "logger=none",
 ]
+
+
+GET_MODE = Hydra.get_mode
 
 
 def load_script(path: str) -> ModuleType:
@@ -55,6 +59,9 @@ def call(path: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     """`python path arguments...` from the repository root; its exit status."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [path, *arguments])
+    # Hydra composes each config twice, at first to read hydra.mode alone, which only somebody's own file may set.
+    composed_for_mode = GET_MODE if "--config-dir" in arguments else lambda *_, **__: None
+    monkeypatch.setattr(Hydra, "get_mode", composed_for_mode)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:

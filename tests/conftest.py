@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from command_line import Run, run
 from hypothesis import settings
 from torch import nn
@@ -18,6 +19,8 @@ from saddlepoint.runtime import Runtime
 from saddlepoint.training.checkpoint import RunDirectory
 
 torch.set_num_threads(1)  # for what a module prepares, too
+# Commands read the same configs a thousand times here: by the same parser, written in C.
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
 

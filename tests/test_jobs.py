@@ -17,11 +17,6 @@ from saddlepoint.runtime import Runtime, visible_gpus
 from saddlepoint.training.checkpoint import RunDirectory
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
-
-
 class Pretended:
     """A training that ends after `turns` looks at it."""
 
@@ -35,7 +30,11 @@ class Pretended:
         self.directory = SimpleNamespace(path=Path(name), finished=False)
         self.turns, self.cost, self.fails = turns, turns, fails
         self.gpu: str | None = None
-        self.process = SimpleNamespace(terminate=lambda: self.history.append((f"{name} stopped", None, 0)), join=int)
+        self.process = SimpleNamespace(
+            terminate=lambda: self.history.append((f"{name} stopped", None, 0)),
+            join=int,
+            sentinel=Path(os.devnull).open(),  # noqa: SIM115 (which never keeps anybody waiting)
+        )
 
     def start(self, threads: int | None, gpu: str | None) -> None:
         if not self.turns:

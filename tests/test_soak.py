@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from command_line import ROOT, load_script
 
-from saddlepoint.runtime import has_fast_bfloat16
 from saddlepoint.threat import Threat
 
 
-def test_ten_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_six_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """make soak has two hundred, in bfloat16 too."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "dev"))  # the processes find it by name
     import soak
 
-    kills = {"float32": 6, "bfloat16": 4} if has_fast_bfloat16(torch.device("cpu")) else {"float32": 10}
-    for precision, count in kills.items():
-        told = soak.Kills(tmp_path, precision, seed=0).run(count)
-        assert sum(told["kills"].values()) == count
-        assert told["runs"] >= 1
+    told = soak.Kills(tmp_path, "float32", seed=0).run(6)
+    assert sum(told["kills"].values()) == 6
+    assert told["runs"] >= 1
 
 
 def test_a_run_that_differs_is_noticed(tmp_path: Path) -> None:

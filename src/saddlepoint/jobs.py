@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing import connection
 from pathlib import Path
 
 from tqdm import tqdm
@@ -175,7 +176,7 @@ def train(plan: Sequence[Training], jobs: int, threads: int | None, gpus: list[s
                         fail(each.failure)
                         continue
                     running.append(each)
-                time.sleep(0.5)
+                connection.wait([each.process.sentinel for each in running], timeout=0.5)
                 for each in list(running):
                     if not each.ended():
                         continue
