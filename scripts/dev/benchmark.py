@@ -146,13 +146,13 @@ def own_contenders(case: DictConfig, peers: list[str], runtime: Runtime) -> dict
 
 
 def serve(connection: Connection, case: DictConfig, peers: list[str], device: torch.device, threads: int) -> None:
-    """The plain contenders in a process of their own: a name in, its seconds and the examples it made out."""
+    """The plain contenders in a process of their own: for each name, seconds and examples, until None comes."""
     torch.set_num_threads(threads)
     if device.type == "cuda":
         Runtime(str(device))  # the device, and float32 that is float32; on a CPU it would bring our memory's habits
     runs = plain_contenders(case, peers, device)
-    while True:
-        taken, made = timed(runs[connection.recv()], device)
+    while name := connection.recv():
+        taken, made = timed(runs[name], device)
         connection.send((taken, made.detach().cpu().numpy()))
 
 
@@ -177,7 +177,7 @@ def elsewhere(
     try:
         yield run
     finally:
-        process.terminate()
+        here.send(None)
         process.join()
 
 
