@@ -20,7 +20,7 @@ from saddlepoint.cli import entry
 from saddlepoint.errors import InputError
 from saddlepoint.files import sha256
 from saddlepoint.lab import next_command
-from saddlepoint.runs import Run, build
+from saddlepoint.runs import Run, build, own_code
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training import Recipe, Trainer
 from saddlepoint.training.objectives import tried
@@ -64,6 +64,7 @@ def main(cfg: DictConfig) -> None:
             noise = generator(cfg.seed, "static", runtime.torch_device)
             data = replace(data, train=replaced(data.train, network, build(cfg.attack), noise))
     names = {key: cfg[key].name for key in ("dataset", "model", "training", "recipe")}
+    code = own_code(defined)
     trainer = Trainer(
         model,
         objective,
@@ -73,7 +74,7 @@ def main(cfg: DictConfig) -> None:
         directory=directory,
         tracker=tracker,
         monitor=monitor,
-        metadata={**names, "seed": str(cfg.seed), **provenance(runtime)},
+        metadata={**names, "seed": str(cfg.seed), **provenance(runtime), **({"code": code} if code else {})},
         seed=cfg.seed,
     )
     chosen = [f"models=[{cfg.model.name}]", f"trainings=[{cfg.training.name}]"]
@@ -85,6 +86,8 @@ def main(cfg: DictConfig) -> None:
             run.claim(defined, overwrite)
         if processes.gather(directory.finished)[0]:  # the others wait for the directory to be claimed, and do alike
             directory.discard_states()  # where it was killed between the two
+            if directory.read_summary().get("code", code) != code:
+                log.warning("your code has changed since it was trained")
             log.info("%s is finished; overwrite=true trains it again\n%s", directory.path, measure)
             return
         log.info("%s on %s", directory.path, runtime.describe())

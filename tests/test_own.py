@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import sys
@@ -16,8 +17,11 @@ from command_line import ROOT, TINY, Outcome, run
 from safetensors.torch import load_file
 from torch import nn
 
+from saddlepoint import own
+from saddlepoint.attacks import PGD
 from saddlepoint.data import fingerprint
 from saddlepoint.files import read_json
+from saddlepoint.threat import Threat
 
 Run = Callable[..., Outcome]
 GUIDE = (ROOT / "docs" / "guide.md").read_text().split("\n## Your own\n")[1].split("\n## ")[0]
@@ -125,6 +129,63 @@ def test_data_of_ones_own_are_known_by_their_content(mine: Path, command: Run, t
     again = command("train.py", *common[:-3], "training=standard")
     assert (again.status, again.err.count("\n")) == (2, 1)
     assert "holds another configuration (dataset.data.data_sha256 is" in again.err
+
+
+def test_what_your_changed_code_made_is_measured_again(mine: Path, command: Run, tmp_path: Path) -> None:
+    common = ["--config-dir", str(mine), *TINY, f"output_dir={tmp_path}/out"]
+    train = ["train.py", *common, "model=mynet", "training=standard"]
+    measured = ["models=[mynet]", "trainings=[standard]", "evaluation.examples=20", "attacks.pgd.steps=1"]
+    measure = ["scripts/accuracy_table.py", *common, *measured]
+
+    def edited(old: str, new: str) -> None:
+        """As the next command, which is another process, finds it."""
+        file = mine / "mine.py"
+        file.write_text(file.read_text().replace(old, new))
+        sys.modules.pop("mine", None)
+        own._as_first_seen.cache_clear()
+
+    def results() -> int:
+        return len(list((tmp_path / "out").rglob("results/last-*.json")))
+
+    assert command(*train).status == 0
+    for expected in (3, 3):
+        assert (command(*measure).status, results()) == (0, expected)
+    assert "your code has changed" not in command(*train).out
+    edited("nn.ReLU()", "nn.Sigmoid()")
+    assert (command(*measure).status, results()) == (0, 6)
+    assert "your code has changed" in command(*train).out
+
+
+def test_an_attack_of_your_own_is_another_when_its_code_is(
+    tmp_path: Path, command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loss, what that imports, and nothing else; other attacks' results stay."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_help.py").write_text("SCALE = 1\n")
+    (tmp_path / "own_loss.py").write_text(
+        "import own_help\nfrom saddlepoint.losses import Margin\n"
+        "class Mine(Margin):\n    def __call__(self, z, y):\n        return own_help.SCALE * super().__call__(z, y)\n"
+    )
+    common = [*TINY, f"output_dir={tmp_path}/out"]
+    assert command("train.py", *common, "training=standard").status == 0
+    mine = "+attacks.mine={_target_:saddlepoint.attacks.PGD,threat:${threat},steps:1,loss:{_target_:own_loss.Mine}}"
+    rows = ["evaluation.attacks=[natural,pgd,mine]", "evaluation.examples=20", "attacks.pgd.steps=1", mine]
+    rows += ["models=[simple]", "trainings=[standard]"]
+    names = []
+    for text in ("SCALE = 1\n", "SCALE = 1\n", "SCALE = 1.5\n"):
+        (tmp_path / "own_help.py").write_text(text)
+        for name in ("own_help", "own_loss"):
+            sys.modules.pop(name, None)
+        own._as_first_seen.cache_clear()
+        assert command("scripts/accuracy_table.py", *common, *rows).status == 0
+        names.append({path.name for path in (tmp_path / "out").rglob("results/last-*.json")})
+    assert names[0] == names[1]
+    assert [name.startswith("last-mine-") for name in names[2] - names[1]] == [True]
+
+
+def test_only_your_code_counts() -> None:
+    assert own.code(PGD(Threat("linf", 0.1), 1), torch.optim.Adam, nn.Linear(1, 1), Path, len) is None
+    assert own.code(shapes) == own.code(functools.partial(shapes, seed=0)) is not None
 
 
 def test_the_fingerprint_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None:

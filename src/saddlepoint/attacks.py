@@ -25,6 +25,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from saddlepoint import own
 from saddlepoint.errors import InputError, flag, whole
 from saddlepoint.losses import CrossEntropy, LogOdds, Loss, surrogate
 from saddlepoint.threat import Threat, parse_number
@@ -290,6 +291,12 @@ class Targeted:
             return model(x).scatter(1, y[:, None], -torch.inf).argmax(1)
 
 
+def described(attack: Attack) -> dict[str, object]:
+    """Its description, with a digest of its code where that is the user's own."""
+    code = own.code(attack)
+    return {**attack.describe(), **({"code": code} if code else {})}
+
+
 def measurable(attack: object, name: str) -> Attack:
     """The attack, if an accuracy can be measured under it. Raises InputError naming the setting `name` if not."""
     if not (callable(attack) and callable(getattr(attack, "describe", None)) and hasattr(attack, "threat")):
@@ -316,7 +323,7 @@ def measurable(attack: object, name: str) -> Attack:
             )
     found: Attack = attack  # type: ignore[assignment]
     try:
-        json.dumps(found.describe())
+        json.dumps(described(found))
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{name}: its describe() is for a JSON file, and holds more than plain values ({error})"

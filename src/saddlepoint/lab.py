@@ -31,6 +31,7 @@ from saddlepoint.runs import (
     difference_between,
     differences,
     for_training,
+    own_code,
     shipped,
     shortened,
     spelled,
@@ -181,7 +182,13 @@ class Lab:
                 )
             device = self.runtime.torch_device
             self._subjects[directory.path, checkpoint] = Subject(
-                directory, checkpoint, lambda: run.load(checkpoint, device), self.runtime, self.command, self._own_data
+                directory,
+                checkpoint,
+                lambda: run.load(checkpoint, device),
+                self.runtime,
+                self.command,
+                self._own_data,
+                own_code({"network": run.definition["dataset"].get("network")}),
             )
         return self._subjects[directory.path, checkpoint]
 

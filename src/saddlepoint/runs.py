@@ -33,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from saddlepoint import own
 from saddlepoint.data import Data, expanded, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.files import as_number, canonical, read_json, sha256, write_atomically, write_json
@@ -153,6 +154,20 @@ def _found(setting: str, target: Any) -> Any:
     if not callable(found):
         raise InputError(f"{setting}={target} is a {type(found).__name__}; expected a class or a function")
     return found
+
+
+def own_code(definition: Mapping[str, Any]) -> str | None:
+    """A digest of your own files that the `_target_`s of a definition, or of a part of it, need; None for none."""
+    made, left = [], list(definition.items())
+    while left:
+        key, value = left.pop()
+        if key == "_target_":
+            made.append(_found(key, value))
+        elif isinstance(value, Mapping):
+            left += value.items()
+        elif isinstance(value, list):
+            left += [("", each) for each in value]
+    return own.code(*made)
 
 
 @contextmanager

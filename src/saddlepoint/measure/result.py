@@ -16,7 +16,8 @@ class Key:
     """All that a measurement depends on. None: it has no such thing, and neither has its file.
 
     Args:
-        checkpoint, checkpoint_sha256, data_sha256: left to the Subject; the last one is of data that are not published.
+        checkpoint, checkpoint_sha256, data_sha256, code: left to the Subject; the last two are of data that are not
+            published, and of the code of a network of one's own.
         attack: its description, empty for no attack (null in the file); of a Curve its name.
         settings: of a Curve, the attack's description at the largest eps.
         of: how many test images there are, of which the first `examples` are measured.
@@ -27,6 +28,7 @@ class Key:
     checkpoint: str = ""
     checkpoint_sha256: str = ""
     data_sha256: str | None = None
+    code: str | None = None
     attack: Described | str | None = None
     attacks: Mapping[str, Described] | None = None
     norm: str | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from saddlepoint.attacks import Attack
+from saddlepoint.attacks import Attack, described
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.files import digest, read_arrays, sha256, write_arrays
@@ -35,7 +35,8 @@ class Subject:
         load: makes the network with the checkpoint's weights.
         checkpoint: one of CHECKPOINTS.
         command: makes its measurements.
-        data_sha256: for the key of every measurement, of data that others may have under the same name.
+        data_sha256, code: for the key of every measurement, of what others may have under the same name: data and
+            a network that somebody made.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class Subject:
         runtime: Runtime,
         command: str,
         data_sha256: str | None = None,
+        code: str | None = None,
     ) -> None:
         self.directory, self.checkpoint, self.runtime, self.command = directory, checkpoint, runtime, command
-        self.data_sha256 = data_sha256
+        self.data_sha256, self.code = data_sha256, code
         self._load = load
         summary = directory.read_summary()
         try:
@@ -163,8 +165,13 @@ class Subject:
         return self.directory.results / name
 
     def _complete(self, key: Key) -> Key:
-        weights, data = self.checkpoint_sha256, self.data_sha256
-        return dataclasses.replace(key, checkpoint=self.checkpoint, checkpoint_sha256=weights, data_sha256=data)
+        return dataclasses.replace(
+            key,
+            checkpoint=self.checkpoint,
+            checkpoint_sha256=self.checkpoint_sha256,
+            data_sha256=self.data_sha256,
+            code=self.code,
+        )
 
     def accuracy(
         self,
@@ -199,15 +206,19 @@ class Subject:
             shares = interval(int(outcome.correct.sum()), len(split))
             return Accuracy(outcome.accuracy, shares, pack(outcome.correct), outcome.loss, outcome.blind)
 
-        described = attack.describe() if attack else {}
+        description = described(attack) if attack else {}
         if attack and precision != "float32":
-            described["precision"] = precision
-        key = Key(name, attack=described, examples=len(split), of=total, batch_size=batch_size, seed=seed)
+            description["precision"] = precision
+        key = Key(name, attack=description, examples=len(split), of=total, batch_size=batch_size, seed=seed)
         if source:
             key = dataclasses.replace(
                 key,
                 measurement=f"{name}-from-{source.directory.path.parent.name}-{source.directory.path.name}",
-                source={"checkpoint": source.checkpoint, "checkpoint_sha256": source.checkpoint_sha256},
+                source={
+                    "checkpoint": source.checkpoint,
+                    "checkpoint_sha256": source.checkpoint_sha256,
+                    **({"code": source.code} if source.code else {}),
+                },
             )
         processes = self.runtime.processes
         unfinished = Unfinished(self._file(key), self._complete(key).plain(), processes.rank)

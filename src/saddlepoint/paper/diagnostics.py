@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import PGD, described
 from saddlepoint.errors import InputError
 from saddlepoint.lab import Lab, Measurement
 from saddlepoint.measure.diagnostics import judge, zero_gradients
@@ -53,7 +53,7 @@ def variants(lab: Lab) -> dict[str, PGD]:
 def without_gradient(lab: Lab, subject: Subject, _: Subject | None = None) -> Result[Share]:
     """The share of images on which the gradient is zero everywhere."""
     split, attack = lab.test_images.take(lab.cfg.report.diagnostics.examples), lab.pgd("pgd")
-    key = Key("zero_gradients", attack=attack.describe(), examples=len(split), of=lab.total)
+    key = Key("zero_gradients", attack=described(attack), examples=len(split), of=lab.total)
     batch_size = lab.cfg.evaluation.batch_size
     return subject.measure(key, lambda: Share(zero_gradients(subject.model, split, attack, batch_size)), Share)
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from saddlepoint.attacks import PGD, Attack
+from saddlepoint.attacks import PGD, Attack, described
 from saddlepoint.lab import Lab, Measurement, Settings
 from saddlepoint.measure.accuracy import evaluate
 from saddlepoint.measure.autoattack import AutoAttack
@@ -68,7 +68,7 @@ def curve(lab: Lab, subject: Subject, _: Subject | None = None, *, name: str, no
         attack=name,
         norm=norm,
         eps=all_eps,
-        settings=attack_of(name, norm, all_eps[-1], settings).describe(),
+        settings=described(attack_of(name, norm, all_eps[-1], settings)),
         examples=len(split),
         of=lab.total,
         batch_size=batch_size,

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from saddlepoint.attacks import PGD, measurable
+from saddlepoint.attacks import PGD, described, measurable
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError, whole
 from saddlepoint.lab import Lab, Measurement, listed
@@ -74,7 +74,7 @@ def measure_trajectories(lab: Lab, subject: Subject, attack: PGD) -> np.ndarray:
         x = split.images(slice(None))
         return {"losses": landscape.trajectories(subject.model, x, split.labels, attack, starts, seed)}
 
-    key = Key("trajectories", attack=attack.describe(), examples=len(split), starts=starts, seed=seed)
+    key = Key("trajectories", attack=described(attack), examples=len(split), starts=starts, seed=seed)
     return subject.arrays(key, compute)["losses"]
 
 
@@ -90,8 +90,8 @@ def measure_maxima(lab: Lab, subject: Subject, attack: PGD, example: int) -> tup
         )
         return Maxima(float(np.median(losses)), geometry), {"losses": losses}
 
-    described = attack.describe()
-    key = Key(f"maxima-{example}", attack=described, image=example, starts=starts, batch_size=batch_size, seed=seed)
+    description = described(attack)
+    key = Key(f"maxima-{example}", attack=description, image=example, starts=starts, batch_size=batch_size, seed=seed)
     return subject.measure_arrays(key, compute, Maxima.read)
 
 
@@ -101,7 +101,7 @@ def measure_segments(lab: Lab, subject: Subject, attack: PGD) -> tuple[Result[Be
     def compute() -> tuple[Between, Arrays]:
         return landscape.segments(subject.model, split.images(slice(None)), split.labels, attack, starts, seed=seed)
 
-    key = Key("segments", attack=attack.describe(), examples=len(split), starts=starts, seed=seed)
+    key = Key("segments", attack=described(attack), examples=len(split), starts=starts, seed=seed)
     return subject.measure_arrays(key, compute, Between)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import PGD, described
 from saddlepoint.lab import Lab, Measurement
 from saddlepoint.measure.result import Key
 from saddlepoint.measure.samples import adversarial_images
@@ -36,7 +36,7 @@ def needs(lab: Lab) -> dict[Place, list[Measurement[Arrays]]]:
 def sample(lab: Lab, subject: Subject, _: Subject | None = None, *, attack: PGD) -> Arrays:
     """Adversarial images (n, c, h, w), and the classes before and after (n,)."""
     split, seed = lab.test_images.take(lab.cfg.report.samples.examples), lab.cfg.evaluation.seed
-    key = Key(f"samples-{attack.threat.norm}", attack=attack.describe(), examples=len(split), seed=seed)
+    key = Key(f"samples-{attack.threat.norm}", attack=described(attack), examples=len(split), seed=seed)
     return subject.arrays(key, lambda: adversarial_images(subject.model, split, attack, seed))
 
 

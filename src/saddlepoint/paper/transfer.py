@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import PGD, described
 from saddlepoint.errors import InputError
 from saddlepoint.lab import Lab, Measurement
 from saddlepoint.measure import landscape
@@ -81,15 +81,15 @@ def directions_of(lab: Lab, network: Subject, copy: Subject | None) -> Arrays:
         x, y = split.images(slice(None)), split.labels
         return landscape.directions(network.model, copy.model, x, y, attacks, settings.starts, seed=seed)
 
-    described = {name: attack.describe() for name, attack in attacks.items()}
-    key = Key("directions", attacks=described, examples=len(split), starts=settings.starts, seed=seed)
+    descriptions = {name: described(attack) for name, attack in attacks.items()}
+    key = Key("directions", attacks=descriptions, examples=len(split), starts=settings.starts, seed=seed)
     return network.arrays(dataclasses.replace(key, copy_sha256=copy.checkpoint_sha256), compute)
 
 
 def angles_of(lab: Lab, network: Subject, copy: Subject | None) -> Arrays:
     assert copy is not None
     split, attack = lab.test_images.take(lab.cfg.report.angles.examples), lab.pgd("fgsm")
-    key = Key("gradient_angles", attack=attack.describe(), examples=len(split), copy_sha256=copy.checkpoint_sha256)
+    key = Key("gradient_angles", attack=described(attack), examples=len(split), copy_sha256=copy.checkpoint_sha256)
     return network.arrays(key, lambda: landscape.gradient_angles(network.model, copy.model, split, attack))
 
 

@@ -240,6 +240,7 @@ class Trainer:
         self.directory.write_state(
             {
                 "made": {"device": self.runtime.torch_device.type, "precision": self.precision},
+                "code": self.metadata.get("code"),
                 "networks": [each.state_dict() for each in self.networks],
                 "optimizer": self.optimizer.state_dict(),
                 "processes": processes,  # generators and buffers of every one
@@ -277,6 +278,9 @@ class Trainer:
             raise InputError(
                 f"{self.directory.state} is of {count} processes and resumes with as many, not {self.processes.count}"
             )
+        code = self.metadata.get("code")
+        if state.get("code", code) != code:
+            log.warning("your code has changed since the training began; overwrite=true begins it again")
         own = state["processes"][self.processes.rank]
         for network, kept in zip(self.networks, state["networks"], strict=True):
             network.load_state_dict(kept)
