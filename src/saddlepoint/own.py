@@ -36,7 +36,7 @@ def code(*used: object) -> str | None:
         elif isinstance(each, functools.partial):
             left += [each.func, *each.args, *each.keywords.values()]
         elif type(each).__module__.startswith("saddlepoint."):  # an attack, say, whose loss may be yours
-            left += vars(each).values()
+            left += getattr(each, "__dict__", {}).values()
     return digest({"files": sorted(files.values())}, 16) if files else None
 
 
