@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import platform
+import random
 import subprocess
 import sys
 from importlib.metadata import version
 
+import numpy as np
 import pytest
 import torch
 
 import saddlepoint.runtime
 from saddlepoint.errors import InputError
-from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, provenance
+from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, provenance, seeded
 
 CPU = torch.device("cpu")
 
@@ -130,6 +132,23 @@ def test_provenance_names_versions_and_device() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries manage memory in other ways")
+def test_whatever_is_drawn_is_seeded_and_goes_on_as_before() -> None:
+    def drawn() -> tuple[float, float, float]:
+        return torch.rand(1).item(), float(np.random.rand()), random.random()
+
+    with seeded(0):
+        undisturbed = [drawn(), drawn()]
+    inside = []
+    with seeded(0):
+        around = [drawn()]
+        for seed in (2**62 + 1, 2**62 + 1, 5):
+            with seeded(seed):
+                inside.append(drawn())
+        around.append(drawn())
+    assert around == undisturbed
+    assert inside[0] == inside[1] and not set(inside[0]) & set(inside[2])
+
+
 def test_freed_memory_is_kept_for_the_next_tensor() -> None:
     """Counted in a process of its own: the pages that 64 MiB need anew, before and after."""
     code = (

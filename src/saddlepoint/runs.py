@@ -37,7 +37,7 @@ from saddlepoint import own
 from saddlepoint.data import Data, expanded, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.files import as_number, canonical, read_json, sha256, write_atomically, write_json
-from saddlepoint.runtime import Runtime, generator
+from saddlepoint.runtime import Runtime, generator, seeded
 from saddlepoint.tracking import Tracker
 from saddlepoint.training import Monitor, Recipe
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
@@ -428,14 +428,13 @@ class Run:
     def network(self) -> nn.Module:
         """The configured network, its weights drawn from the seed.
 
-        Ours are given a generator; others draw from torch's, which is seeded for them and afterwards as before.
+        Ours are given a generator; others draw from torch's, numpy's or Python's.
         """
         described, init = self.config.dataset.network, generator(self.config.seed, "init")
         if described.get("_target_") in OURS:
             network = build(described, generator=init)
         else:
-            with torch.random.fork_rng(devices=[]):  # drawn on the CPU
-                torch.default_generator.manual_seed(init.initial_seed())
+            with seeded(init.initial_seed()):
                 network = build(described)
         if not isinstance(network, nn.Module):
             raise InputError(f"dataset.network is a {type(network).__name__}; expected a torch.nn.Module")

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
@@ -38,6 +39,21 @@ def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> to
     """A generator of its own for each purpose ("init", "order", "augment", "attack", ...), all from one seed."""
     # Python's seeding from a string is a hash of it, the same on every platform and version.
     return torch.Generator(device).manual_seed(random.Random(f"{seed}/{purpose}").getrandbits(63))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The generators that everybody draws from (torch's on the CPU, numpy's, Python's) seeded, then as before."""
+    numpys, pythons = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(numpys)
+        random.setstate(pythons)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
