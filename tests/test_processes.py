@@ -185,6 +185,22 @@ def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_share_of_one_image_is_too_small_for_some_networks(tmp_path: Path) -> None:
+    """Batch normalisation of vectors needs two: it takes a batch of 4 images in two processes, and not one of 2."""
+    layers = (
+        "[{_target_:torch.nn.Flatten},{_target_:torch.nn.Linear,in_features:64,out_features:10},"
+        "{_target_:torch.nn.BatchNorm1d,num_features:10}]"
+    )
+    network = ["dataset.network._target_=torch.nn.Sequential", f"+dataset.network._args_={layers}"]
+    network += ["~dataset.network.capacity", "~dataset.network.image_size"]
+    for size, ends_well in ((2, False), (4, True)):
+        settings = [*SETTINGS, *network, f"recipe.batch_size={size}", f"output_dir={tmp_path}/{size}"]
+        outcome = run(2, "train.py", *settings)
+        assert (outcome.returncode == 0) == ends_well, outcome.stderr
+        assert ("error: in train mode the network does not take images" in outcome.stderr) != ends_well
+        assert (tmp_path / str(size)).exists() == ends_well
+
+
 def test_a_signal_stops_all_of_them_at_the_same_step(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
     settings = ["training=standard", "recipe.steps=100000", "recipe.evaluations=10000", "recipe.monitor.steps=1"]
