@@ -86,8 +86,7 @@ def main(cfg: DictConfig) -> None:
             run.claim(defined, overwrite)
         if processes.gather(directory.finished)[0]:  # the others wait for the directory to be claimed, and do alike
             directory.discard_states()  # where it was killed between the two
-            if directory.read_summary().get("code", code) != code:
-                log.warning("your code has changed since it was trained")
+            run.warn_of_changed_code()
             log.info("%s is finished; overwrite=true trains it again\n%s", directory.path, measure)
             return
         log.info("%s on %s", directory.path, runtime.describe())

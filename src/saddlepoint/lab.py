@@ -84,6 +84,7 @@ class Lab:
         self.cfg, self.script = cfg, str(HydraConfig.get().job.name)
         self.begin(self.script)
         self.missing: list[Path] = []  # networks that were asked for and are not trained
+        self._warned: set[Path] = set()
         self._composed: dict[tuple[str, str], Run] = {}
         self._runs: dict[Network, Run] = {}
         self._attacks: dict[str, Attack | None] = {}
@@ -180,6 +181,9 @@ class Lab:
                 raise InputError(
                     f"{directory.path} is of another threat ({difference}); make it again with overwrite=true"
                 )
+            if directory.path not in self._warned:
+                run.warn_of_changed_code()
+                self._warned.add(directory.path)
             device = self.runtime.torch_device
             self._subjects[directory.path, checkpoint] = Subject(
                 directory,

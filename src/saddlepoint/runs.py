@@ -10,6 +10,7 @@ import copy
 import hashlib
 import inspect
 import json
+import logging
 import os
 import pkgutil
 import re
@@ -41,6 +42,8 @@ from saddlepoint.runtime import Runtime, generator, seeded
 from saddlepoint.tracking import Tracker
 from saddlepoint.training import Monitor, Recipe
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
+
+log = logging.getLogger(__name__)
 
 OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
 
@@ -415,6 +418,12 @@ class Run:
         if "path" in data:  # data of somebody's own are known by their content
             data["data_sha256"] = fingerprint(data.pop("path"))
         return resolved
+
+    def warn_of_changed_code(self) -> None:
+        """Say so where a finished run was trained with other code of your own."""
+        code = own_code(self.definition)
+        if self.directory.read_summary().get("code", code) != code:
+            log.warning("your code has changed since %s was trained", self.directory.path)
 
     @property
     def overrides(self) -> list[str]:
