@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from types import ModuleType
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
@@ -13,10 +14,26 @@ from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 from matplotlib.container import BarContainer
 from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from saddlepoint.attacks import PGD
 from saddlepoint.models import CNN, ResNet
 from saddlepoint.runs import CONFIGS
 from saddlepoint.runtime import Runtime
+from saddlepoint.threat import Threat
+
+
+class Counted(TorchDispatchMode):
+    """How many operations are started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.count += 1
+        return operation(*arguments, **(named or {}))
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +47,23 @@ def benchmark() -> Iterator[ModuleType]:
 def cfg() -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("benchmark", ["peers=[]", "repeats=1"])
+
+
+def test_a_step_starts_no_more_operations_than_one_of_the_bare_loop(benchmark: ModuleType) -> None:
+    """They are what a step costs on a GPU that waits for the processor."""
+    model, x, y = CNN(16).eval(), torch.rand(2, 1, 28, 28), torch.tensor([0, 1])
+
+    def a_step(craft: Callable[[int], Tensor]) -> int:
+        counts = []
+        for steps in (2, 3):
+            with Counted() as counted:
+                craft(steps)
+            counts.append(counted.count)
+        return counts[1] - counts[0]
+
+    ours = a_step(lambda steps: PGD(Threat("linf", 0.3), steps, 0.15, random_start=False).craft(model, x, y))
+    bare = a_step(lambda steps: benchmark.bare_loop(model, x, y, 0.3, 0.15, steps))
+    assert 0 < ours <= bare
 
 
 def test_every_product_of_the_mnist_network_is_counted(benchmark: ModuleType) -> None:
