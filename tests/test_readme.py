@@ -86,7 +86,7 @@ def test_python_commands_compose(command: str) -> None:
     if not entry:
         return
     settings = [a for a in arguments if "=" in a and not a.startswith(("-", "hydra"))]  # launchers are extras
-    first = [re.sub(r"=range\(.*\)|=([^\[,]*),[^\]]*$", lambda m: f"={m[1] or 0}", a) for a in settings]  # of a sweep
+    first = [re.sub(r"=range\(.*\)|=([^\[{,]*),[^\]]*$", lambda m: f"={m[1] or 0}", a) for a in settings]  # of a sweep
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         compose(entry[1], first)
 
