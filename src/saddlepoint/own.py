@@ -20,7 +20,7 @@ def code(*used: object) -> str | None:
 
     None if you wrote none of it.
     """
-    files: dict[Path, str] = {}
+    files: set[str] = set()  # their digests
     seen: set[int] = set()
     left = list(used)
     while left:
@@ -31,13 +31,13 @@ def code(*used: object) -> str | None:
         module = each if isinstance(each, ModuleType) else sys.modules.get(str(getattr(each, "__module__", None)))
         file = _file(module)
         if module is not None and file is not None:
-            files[file] = _as_first_seen(file)
+            files.add(_as_first_seen(file))
             left += vars(module).values()
         elif isinstance(each, functools.partial):
             left += [each.func, *each.args, *each.keywords.values()]
         elif type(each).__module__.startswith("saddlepoint."):  # an attack, say, whose loss may be yours
             left += getattr(each, "__dict__", {}).values()
-    return digest({"files": sorted(files.values())}, 16) if files else None
+    return digest({"files": sorted(files)}, 16) if files else None
 
 
 def _file(module: ModuleType | None) -> Path | None:
