@@ -34,9 +34,6 @@ TINY = [
 ]
 
 
-GET_MODE = Hydra.get_mode
-
-
 def load_script(path: str) -> ModuleType:
     """A script as a module; its main() is the command."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
@@ -60,8 +57,8 @@ def call(path: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [path, *arguments])
     # Hydra composes each config twice, at first to read hydra.mode alone, which only somebody's own file may set.
-    composed_for_mode = GET_MODE if "--config-dir" in arguments else lambda *_, **__: None
-    monkeypatch.setattr(Hydra, "get_mode", composed_for_mode)
+    if not any(argument.startswith(("--config-dir", "-cd")) for argument in arguments):
+        monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
