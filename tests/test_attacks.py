@@ -635,7 +635,30 @@ def test_a_targeted_attack_goes_to_the_likeliest_wrong_class() -> None:
         Targeted(PGD(Threat("linf", 0.3), steps=1))
 
 
+class Steps(nn.Module):
+    """Class 0 by one pixel, but class 2 from 0.5 to 0.8; class 1 never wins, and is likeliest beyond."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixel = x.flatten(1)
+        third = torch.where((pixel > 0.5) & (pixel < 0.8), 3.0, 0.0)
+        return torch.cat([torch.ones_like(pixel), 0.5 * pixel, third], 1)
+
+
+def test_a_targeted_example_of_a_third_class_is_broken_and_kept() -> None:
+    """What is counted is whether the label is lost, and not whether the target is reached."""
+    x, y = torch.full((50, 1, 1, 1), 0.5), torch.zeros(50, dtype=torch.int64)
+    attack = PGD(Threat("linf", 0.5), steps=1, step_size=0, restarts=30, targeted=True)
+    x_adv = Targeted(attack)(Steps(), x, y, seeded(0))
+    assert (Steps()(x_adv).argmax(1) == 2).all()
+    # Alone it goes for the target.
+    assert (attack(Steps(), x, y + 1, seeded(0)) > 0.8).any()
+
+
 BALL = Threat("linf", 0.1)
+
+
+def mistakes(logits: Tensor, y: Tensor) -> Tensor:
+    return (logits.argmax(1) != y).float()
 
 
 @pytest.mark.parametrize(
@@ -645,6 +668,7 @@ BALL = Threat("linf", 0.1)
         (PGD(BALL, 3, model_mode="track"), "attacks.x.model_mode=track is for training"),
         (PGD(BALL, 3, loss=nn.CrossEntropyLoss()), r"attacks.x.loss returns shape \(\) for 2 images"),
         (PGD(BALL, 3, loss=Divergence()), "attacks.x.loss fails on logits .*kl_div"),
+        (PGD(BALL, 3, loss=mistakes), "attacks.x.loss has no gradient by its logits"),
         (PGD(BALL, 3, loss=Margin("a")), "attacks.x.loss fails on logits .*TypeError"),
         (Targeted(PGD(BALL, 3, targeted=True, model_mode="train")), "attacks.x.model_mode=train is for training"),
         (torch.relu, "attacks.x is a builtin_function_or_method; expected a _target_ that makes an attack"),
@@ -663,6 +687,42 @@ def test_an_attack_of_ones_own_describes_itself_in_plain_values() -> None:
     with pytest.raises(InputError, match=r"attacks\.own: its describe"):
         measurable(Own(BALL, 1), "attacks.own")
     assert measurable(attack := PGD(BALL, 3), "attacks.pgd") is attack
+
+
+def test_what_only_a_lower_precision_calls_broken_gets_its_restarts() -> None:
+    """Class 1 above a half. In bfloat16 what is a little above is a half too, and class 0 wins a draw."""
+    model, y = linear(torch.tensor([[0.0], [1.0]]), torch.tensor([0.5, 0.0])), torch.ones(40, dtype=torch.int64)
+    x = torch.full((40, 1, 1, 1), 0.5005)
+    attack = PGD(Threat("linf", 0.001), steps=1, step_size=0, restarts=40)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (model(x).argmax(1) == 0).all()
+        x_adv = attack(model, x, y, seeded(0))
+    assert (model(x_adv).argmax(1) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (
+            torch.zeros(2, 1, 2, 2),
+            torch.zeros(1, dtype=torch.int64),
+            r"labels are torch.int64 \(1,\); expected .*\(2,\)",
+        ),
+        (torch.zeros(2, 1, 2, 2), torch.zeros(2), r"labels are torch.float32 \(2,\)"),
+        (torch.zeros(2, 1, 2, 2), torch.zeros(2, 2, dtype=torch.int64), r"labels are torch.int64 \(2, 2\)"),
+        (torch.zeros(2, 1, 2, 2).half(), torch.zeros(2, dtype=torch.int64), "images are torch.float16; give float32"),
+        (torch.zeros(2, 1, 2, 2).bfloat16(), torch.zeros(2, dtype=torch.int64), "images are torch.bfloat16"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(x: Tensor, y: Tensor, message: str) -> None:
+    """Fewer labels would be taken for the first classes, and half precision leaves the ball."""
+    with pytest.raises(InputError, match=message):
+        PGD(BALL, 2)(linear(torch.rand(3, 4)).to(x.dtype), x, y, seeded(0))
+
+
+def test_restarts_that_repeat_one_run_are_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    PGD(BALL, 3, restarts=2, random_start=False)
+    assert "are one run, repeated" in caplog.text
 
 
 def test_a_text_is_no_flag() -> None:
@@ -700,6 +760,9 @@ def test_a_loss_of_ones_own_has_the_same_description_in_every_process(loss: Any,
 
 def test_torchs_cross_entropy_is_ascended_like_ours() -> None:
     assert surrogate(nn.CrossEntropyLoss(reduction="none")) == surrogate(CrossEntropy())
+    assert surrogate(partial(nn.functional.cross_entropy, reduction="none")) == surrogate(CrossEntropy())
+    weighted = partial(nn.functional.cross_entropy, reduction="none", weight=torch.ones(2))
+    assert surrogate(weighted) is weighted
     smoothed = nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1)
     assert surrogate(smoothed) is smoothed
 

@@ -105,7 +105,7 @@ MISTAKES = [
     (TRAIN, "recipe.schedule._target_=saddlepoint.training.schedules.Steps", "+recipe.schedule.at="),
     (TRAIN, "training.objective._target_=saddlepoint.training.Standard", "training.objective._target_"),
     (TRAIN, "+training.objective.betas=3", "training.objective.betas"),
-    (TRAIN, "dataset.network.image_size=text", "dataset.network: "),
+    (TRAIN, "dataset.network.image_size=text", "dataset.network.image_size=text"),
     (TRAIN, "'+dataset.augmentation={_target_: torch.nn.ReLU}'", "dataset.augmentation"),  # takes no generator
     (TABLE, "training.objective.warmup=3", "training"),  # what its config does not have
     (TRAIN, "recipe.optimizer._target_=builtins.dict", "torch.optim.Optimizer"),
@@ -146,7 +146,7 @@ MISTAKES = [
     (TRAIN, "trust_network=off", "trust_network=off; choose true or false"),
     (TRAIN, "+recipe.optimizer.weight_decay=1", "write recipe.weight_decay="),
     (TRAIN, "recipe.optimizer._target_=torch.optim.SparseAdam", "does not support dense gradients"),
-    (HISTOGRAMS, "+landscape.attack.model_mode=train", "landscape.attack.model_mode=train"),
+    (HISTOGRAMS, "+attacks.pgd_100.model_mode=train", "attacks.pgd_100.model_mode=train"),
     (EXPORT, "evaluation.precision=float16", "evaluation.precision=float16"),
     (REPRODUCE, "models=[]", "models"),
     (REPRODUCE, "jobs=0", "jobs"),
@@ -438,7 +438,7 @@ def test_loss_histograms(command: Run, trained: Path) -> None:
         "landscape.examples=2",
         "landscape.starts=3",
         "landscape.histogram_starts=7",
-        "landscape.attack.steps=4",
+        "attacks.pgd_100.steps=4",
         f"output_dir={trained}",
     )
     assert outcome.status == 0
@@ -464,7 +464,7 @@ def test_reproduce_is_done_once(command: Run, tmp_path: Path) -> None:
         "landscape.examples=1",
         "landscape.starts=2",
         "landscape.histogram_starts=4",
-        "landscape.attack.steps=2",
+        "attacks.pgd_100.steps=2",
         f"output_dir={tmp_path}",
     ]
     assert command(REPRODUCE, *arguments).status == 0

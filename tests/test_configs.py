@@ -64,7 +64,7 @@ def test_evaluation_builds(dataset: str) -> None:
         attacks["fgsm"].threat.eps,
         False,
     )
-    assert build(cfg.landscape.attack).steps == 100
+    assert attacks[cfg.landscape.attack].steps == 100
 
 
 def training_attack(*overrides: str) -> PGD:
@@ -124,7 +124,7 @@ def test_every_experiment_composes_and_builds(name: str) -> None:
     for model in scripts.models:
         assert model in options("model")
     assert set(scripts.trainings) <= set(options("training"))
-    assert isinstance(build(scripts.landscape.attack), PGD)
+    assert isinstance(build(scripts.attacks[scripts.landscape.attack]), PGD)
     by_hand = [f"{key}={cfg[key].name}" for key in ("dataset", "model", "training", "recipe")]
     assert Run.of([f"experiment={name}"]).definition == Run.of(by_hand).definition
     assert scripts.recipe.name == "fast"  # what is typed wins

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 # Said in every command, so that scripts find what train.py made.
 TRAINING = [*TINY, "recipe.epochs=null", "recipe.batch_size=4"]
-STARTS = ["landscape.examples=2", "landscape.starts=2", "landscape.histogram_starts=20", "landscape.attack.steps=3"]
+STARTS = ["landscape.examples=2", "landscape.starts=2", "landscape.histogram_starts=20", "attacks.pgd_100.steps=3"]
 MEASURING = ["evaluation.examples=4", *STARTS]
 LESS = {
     "scripts/adversaries_table.py": ["report.adversaries.A=[natural,fgsm,pgd]"],

@@ -97,7 +97,7 @@ def test_one_item_is_made_with_the_networks_it_needs(command: Run, tmp_path: Pat
 def test_killed_in_the_middle_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
     """As a power cut would, once while it trains and once while it measures."""
     small = ["recipe.steps=100", "recipe.evaluations=10", "recipe.monitor.steps=2", "recipe.monitor.examples=20"]
-    starts = ["landscape.examples=2", "landscape.starts=2", "landscape.histogram_starts=20", "landscape.attack.steps=5"]
+    starts = ["landscape.examples=2", "landscape.starts=2", "landscape.histogram_starts=20", "attacks.pgd_100.steps=5"]
     chosen = ["models=[simple]", "trainings=[pgd]", "landscape.trainings=[pgd]", "runtime.threads=1"]
     chosen.append("items=[accuracy,landscape]")
 

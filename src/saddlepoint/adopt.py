@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from saddlepoint.attacks import undisturbed
 from saddlepoint.errors import InputError
 from saddlepoint.losses import CrossEntropy, surrogate
 from saddlepoint.models import Normalized
+from saddlepoint.own import reported
 from saddlepoint.training.checkpoint import widened
 
 log = logging.getLogger(__name__)
@@ -155,18 +155,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise InputError(f"{path} holds another network: {reason[:300]}") from None
 
 
-@contextmanager
-def _named(message: str) -> Iterator[None]:
-    """Whatever the network raises, which is not ours, as one line: the message, with the reason in its place {}."""
-    try:
-        yield
-    except (InputError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 (it may do anything)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(message.format(reason)) from None
-
-
 def check(model: nn.Module, x: Tensor, classes: int, *, training_batch: int | None = None, trust: bool = False) -> None:
     """Raises InputError if the model does not make logits, (n, classes), of each image in `x` by itself, or if attacks
     cannot follow the gradient of their loss.
@@ -179,13 +167,13 @@ def check(model: nn.Module, x: Tensor, classes: int, *, training_batch: int | No
     with (
         torch.random.fork_rng([x.device] if x.device.type == "cuda" else []),
         warnings.catch_warnings(action="ignore"),  # the training gives them too, where it follows
-        _named("the network cannot be looked at: {}"),
+        reported("the network cannot be looked at: {}"),
     ):
         with undisturbed(model):
             logits, gradient = _looked_at(model, x, classes)
             _by_itself(model, x, logits)
         if training_batch is not None:
-            with undisturbed(model, "train"), _named("in train mode {}"):
+            with undisturbed(model, "train"), reported("in train mode {}"):
                 _looked_at(model, x[:training_batch], classes, "in train mode ")
         if not trust:
             try:
@@ -199,7 +187,7 @@ def _looked_at(model: nn.Module, x: Tensor, classes: int, when: str = "") -> tup
     """The logits and the gradient of what attacks ascend, if both are as they have to be."""
     given = x.clone()
     shape = f"of shape {tuple(x.shape[1:])}" if len(x) > 1 else f"of shape {tuple(x.shape[1:])} one at a time"
-    with torch.no_grad(), _named(f"{when}the network does not take images {shape}: {{}}"):
+    with torch.no_grad(), reported(f"{when}the network does not take images {shape}: {{}}"):
         logits = model(given)
     if not isinstance(logits, Tensor):
         kind = type(logits).__name__
@@ -215,7 +203,7 @@ def _looked_at(model: nn.Module, x: Tensor, classes: int, when: str = "") -> tup
         )
     if not logits.isfinite().all():
         raise InputError(f"{when}the network returns numbers that are not finite")
-    with _named(f"{when}attacks cannot take the network's gradient: {{}}"):
+    with reported(f"{when}attacks cannot take the network's gradient: {{}}"):
         gradient = _gradient(model, x, logits.argmax(1))
     if gradient is None or not gradient.any():
         raise InputError(
@@ -243,7 +231,7 @@ def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
 
 
 def _by_itself(model: nn.Module, x: Tensor, logits: Tensor) -> None:
-    with torch.no_grad(), _named("the network takes no image by itself ({}); is it left in train mode?"):
+    with torch.no_grad(), reported("the network takes no image by itself ({}); is it left in train mode?"):
         again, alone = model(x), model(x[:1])
     if alone.shape != logits[:1].shape:
         raise InputError(f"the network returns {tuple(alone.shape)} for one image; expected {tuple(logits[:1].shape)}")
@@ -285,7 +273,7 @@ def _suspect(model: nn.Module, x: Tensor, logits: Tensor, gradient: Tensor) -> N
         )
     for name, pixel in (("black", 0.0), ("white", 1.0)):
         image = torch.full_like(x[:1], pixel)
-        with _named(f"the network does not take an all {name} image: {{}}"):
+        with reported(f"the network does not take an all {name} image: {{}}"):
             answer = model(image)
             own = _gradient(model, image, answer.argmax(1))
         if not answer.isfinite().all() or (own is not None and not own.isfinite().all()):
@@ -314,7 +302,7 @@ def check_range(model: nn.Module, x: Tensor, y: Tensor) -> str:
     for name, each in ranges.items():
         with (
             contextlib.suppress(*([] if each is x else [InputError])),  # it may refuse what it was not made for
-            _named("the network does not take images in [0, 1]: {}"),
+            reported("the network does not take images in [0, 1]: {}"),
             undisturbed(model),
             torch.no_grad(),
         ):

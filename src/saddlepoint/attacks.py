@@ -5,9 +5,9 @@
 
 FGSM is PGD(threat, steps=1, step_size=eps, random_start=False). An attack is a pure function of the
 model, the images (n, c, h, w) in [0, 1], the labels (n,) and the generator. It computes the
-input's gradient alone, and leaves the model as it found it. Precision is the caller's: under
-torch.autocast the forward passes run in the lower precision, while images, steps and projections stay in
-float32.
+input's gradient alone, and leaves the model as it found it, except in the mode "track". Precision is the
+caller's: under torch.autocast the forward passes run in the lower precision, while images, steps and
+projections stay in float32.
 """
 
 from __future__ import annotations
@@ -34,12 +34,18 @@ log = logging.getLogger(__name__)
 
 
 class Attack(Protocol):
-    """What a measurement needs of an attack: ours, or another library's (measure/autoattack.py)."""
+    """What a measurement needs of an attack: ours, yours, or another library's (measure/autoattack.py)."""
 
     @property
     def threat(self) -> Threat: ...
-    def describe(self) -> dict[str, object]: ...
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor: ...
+
+    def describe(self) -> dict[str, object]:
+        """Every setting that changes the examples, as plain values for a JSON file."""
+        ...
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Images inside the threat around x (n, c, h, w) in [0, 1] with labels y (n,); the model is as before."""
+        ...
 
 
 def classified(logits: Tensor, y: Tensor) -> Tensor:
@@ -115,6 +121,8 @@ class PGD:
                 "attack: %d steps of %g reach %g, and eps is %g: it is weaker than its threat",
                 *(self.steps, self.alpha, self.steps * self.alpha, self.threat.eps),
             )
+        if self.restarts > 1 and not self.random_start:
+            log.warning("attack: %d restarts without a random start are one run, repeated", self.restarts)
         if self.steps > 1 and self.alpha > 2 * self.threat.eps > 0:
             log.warning(
                 "attack: steps of %g cross the whole ball of eps %g; smaller steps make it stronger",
@@ -192,15 +200,17 @@ class PGD:
         return project(self.threat.step(x_adv, grad, self.alpha))
 
     def blind(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Examples that stand where a run starts and have no gradient there: exactly zero or not finite. Bool (n,)."""
+        """Examples that are not broken where a run starts and have no gradient there: zero or not finite. Bool (n,)."""
         with undisturbed(model, self.model_mode):
             grad, logits = self._gradient(model, self.start(x, generator), y)
         flat = grad.flatten(1)
         return ~(flat.isfinite().all(1) & (flat.any(1) | self._broken(logits, y)))
 
-    def _broken(self, logits: Tensor, y: Tensor) -> Tensor:
-        hit = classified(logits, y)
-        return hit if self.targeted else ~hit
+    def _broken(self, logits: Tensor, y: Tensor, true: Tensor | None = None) -> Tensor:
+        """Bool (n,): not classified as `true`; without it, classified as the target y, or not as the label y."""
+        if self.targeted and true is None:
+            return classified(logits, y)
+        return ~classified(logits, y if true is None else true)
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """The first iterate."""
@@ -215,13 +225,20 @@ class PGD:
                 x_adv = self._step(x_adv, grad, project)
         return x_adv
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The worst example found over all restarts, (n, c, h, w). Raises InputError if x is out of bounds."""
-        if x.numel() and not (x.amin() >= 0 and x.amax() <= 1):
-            raise InputError(
-                f"images span [{x.amin():g}, {x.amax():g}], expected [0, 1]: "
-                "attacks work on raw pixels, normalisation belongs inside the model"
-            )
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator | None = None,
+        true: Tensor | None = None,
+    ) -> Tensor:
+        """The first broken example of each image over all restarts, else the one of highest loss: (n, c, h, w).
+
+        `true` (n,): the labels, where y are targets and any other class counts as broken. Raises InputError unless x
+        are float images in [0, 1], and y a whole number for each.
+        """
+        _refuse_batch(x, y)
         if self.restarts == 1:
             return self.craft(model, x, y, generator)
         worst = x.clone()
@@ -229,7 +246,7 @@ class PGD:
         standing = torch.arange(len(x), device=x.device)  # indices of the examples not broken yet
         for _ in range(self.restarts):
             x_adv = self.craft(model, x[standing], y[standing], generator)
-            ascended, broken = self._judge(model, x_adv, y[standing])
+            ascended, broken = self._judge(model, x_adv, y[standing], None if true is None else true[standing])
             better = broken | (ascended > highest[standing])
             worst[standing[better]] = x_adv[better]
             highest[standing[better]] = ascended[better]
@@ -239,10 +256,23 @@ class PGD:
         return worst
 
     @torch.no_grad()
-    def _judge(self, model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with undisturbed(model):
+    def _judge(self, model: nn.Module, x_adv: Tensor, y: Tensor, true: Tensor | None) -> tuple[Tensor, Tensor]:
+        # In float32, as scored: an example that only a lower precision calls broken would get no more restarts.
+        with undisturbed(model), torch.autocast(x_adv.device.type, enabled=False):
             logits = model(x_adv)
-        return self.ascended(logits, y), self._broken(logits, y)
+        return self.ascended(logits, y), self._broken(logits, y, true)
+
+
+def _refuse_batch(x: Tensor, y: Tensor) -> None:
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"images are {x.dtype}; give float32 images, and run the model under torch.autocast")
+    if x.numel() and not (x.amin() >= 0 and x.amax() <= 1):
+        raise InputError(
+            f"images span [{x.amin():g}, {x.amax():g}], expected [0, 1]: "
+            "attacks work on raw pixels, normalisation belongs inside the model"
+        )
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise InputError(f"labels are {y.dtype} {tuple(y.shape)}; expected torch.int64 ({len(x)},), one for each image")
 
 
 def _in_words(loss: Loss) -> str:
@@ -279,7 +309,7 @@ class Targeted:
         return {**self.attack.describe(), "target": "likeliest wrong class"}
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.attack(model, x, self._target(model, x, y), generator)
+        return self.attack(model, x, self._target(model, x, y), generator, true=y)
 
     def blind(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """As PGD's."""
@@ -312,12 +342,13 @@ def measurable(attack: object, name: str) -> Attack:
             )
         if pgd.model_mode != "eval":
             raise InputError(f"{name}.model_mode={pgd.model_mode} is for training; a measurement needs eval")
-        try:
-            losses = pgd.objective(torch.zeros(2, 3), torch.tensor([0, 1]))
-        except Exception as error:  # noqa: BLE001 (it may be somebody's own)
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"{name}.loss fails on logits (2, 3) and labels (2,) ({text})") from None
-        if losses.shape != (2,):
+        logits, labels = torch.zeros(2, 3), torch.tensor([0, 1])
+        with own.reported(f"{name}.loss fails on logits (2, 3) and labels (2,) ({{}})"):
+            losses = pgd.objective(logits, labels)
+        if losses.shape == (2,):
+            with own.reported(f"{name}.loss has no gradient by its logits ({{}})"):
+                pgd._by_logits(logits, labels)
+        else:
             raise InputError(
                 f"{name}.loss returns shape {tuple(losses.shape)} for 2 images; expected one loss for each, (2,)"
             )

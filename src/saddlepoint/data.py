@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from saddlepoint import own
 from saddlepoint.errors import InputError, whole
 
 log = logging.getLogger(__name__)
@@ -82,9 +84,9 @@ class Data:
     validation: Split
     test: Split
 
-    @property
+    @cached_property
     def classes(self) -> int:
-        """One more than the largest label."""
+        """One more than the largest label. Counted once: it waits for the device."""
         return 1 + int(max(split.labels.max() for split in (self.train, self.validation, self.test)))
 
     def to(self, device: torch.device) -> Data:
@@ -395,11 +397,8 @@ class CropFlip:
 def _try(augmentation: Any, x: Tensor, generator: torch.Generator) -> None:
     """Raises InputError unless it makes images of images (n, c, h, w) in [0, 1]; it may be somebody's own."""
     expected = f"expected images {tuple(x.shape)} in [0, 1] of images and a generator"
-    try:
+    with own.reported(f"dataset.augmentation fails ({{}}); {expected}"):
         made = augmentation(x.clone(), generator)
-    except Exception as error:  # noqa: BLE001 (whatever it raises)
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"dataset.augmentation fails ({text}); {expected}") from None
     if not isinstance(made, Tensor) or made.shape != x.shape or not ((made >= 0) & (made <= 1)).all():
         found = f"{tuple(made.shape)}, some not in [0, 1]" if isinstance(made, Tensor) else type(made).__name__
         raise InputError(f"dataset.augmentation makes {found}; {expected}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -69,6 +70,8 @@ class Divergence:
 def surrogate(loss: Loss) -> Loss:
     """What PGD ascends to maximise `loss`: the increasing function of it that the loss names, else the loss itself."""
     if isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and not loss.label_smoothing:  # torch's own
+        return CrossEntropy.surrogate
+    if isinstance(loss, partial) and loss.func is F.cross_entropy and {*loss.keywords} <= {"reduction"}:
         return CrossEntropy.surrogate
     found: Loss = getattr(loss, "surrogate", loss)
     return found

@@ -5,10 +5,15 @@ from __future__ import annotations
 import functools
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
+from saddlepoint.errors import InputError
 from saddlepoint.files import digest, sha256
 
 PACKAGE = Path(__file__).resolve().parent
@@ -54,3 +59,18 @@ def _file(module: ModuleType | None) -> Path | None:
 def _as_first_seen(file: Path) -> str:
     """As it was when it was imported, or soon after: what is edited meanwhile counts for the next command."""
     return sha256(file)
+
+
+@contextmanager
+def reported(message: str) -> Iterator[None]:
+    """Whatever your code raises, as one line: `message` with the reason in the place of {}.
+
+    An InputError passes as it is, and so does a GPU that is full, which is no mistake in the code.
+    """
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 (it may raise anything)
+        kind, reason = type(error).__name__, " ".join(str(error).split())
+        raise InputError(message.replace("{}", f"{kind}: {reason}" if reason else kind)) from None

@@ -159,4 +159,4 @@ class Threat:
         """Whether each example is finite, in the ball and in the bounds up to rounding: bool, shape (n,)."""
         flat = x_adv.flatten(1)
         in_bounds = (flat.amin(1) >= 0) & (flat.amax(1) <= 1)  # a NaN compares false
-        return in_bounds & (self.distance(x_adv, x) <= self.eps + tolerance)
+        return in_bounds & (self.distance(x_adv, x) <= self.eps + tolerance * max(1.0, self.eps))

@@ -196,12 +196,25 @@ def test_the_source_makes_the_examples_and_the_model_is_shown_them(split: Split)
 def test_an_image_without_finite_logits_is_misclassified(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     """NaN is the largest number to argmax: class 0 would be right."""
 
-    class Partly(nn.Module):
+    class Whole(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            z = 10 * torch.stack([x[..., :2].mean((1, 2, 3)), x[..., 2:].mean((1, 2, 3))], 1)
-            return torch.where(torch.arange(len(x))[:, None] < 5, torch.nan, z)
+            return 10 * torch.stack([x[..., :2].mean((1, 2, 3)), x[..., 2:].mean((1, 2, 3))], 1)
 
+    class Partly(Whole):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(torch.arange(len(x))[:, None] < 5, torch.nan, super().forward(x))
+
+    others = Split(data.test.pixels[5:], data.test.labels[5:], data.test.pixel_max)
     outcome = evaluate(Partly(), data.test, None)
     assert outcome.correct.tolist() == [False] * 5 + [True] * 15
-    assert 0 < outcome.loss < 1
+    assert outcome.loss == pytest.approx(evaluate(Whole(), others, None).loss)
     assert "not finite for 5 of 20 images" in caplog.text
+
+
+def test_a_class_that_can_never_be_is_said(split: Split, caplog: pytest.LogCaptureFixture) -> None:
+    class Masked(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([super().forward(x), torch.full((len(x), 1), -torch.inf)], 1)
+
+    assert evaluate(Masked(), split, None).accuracy == 0
+    assert "not finite for 6 of 6 images" in caplog.text

@@ -114,7 +114,7 @@ def test_diagnostics_try_no_eps_beyond_the_pixel_range(eps: str, names: list[str
         ("report.transfer=[pgd,pgd_100]", "one FGSM and one PGD"),
         ("attacks.pgd_x20.restarts=1", "attacks.pgd_x20.restarts=1"),
         ("evaluation.attacks=[natural,pdg]", "did you mean pgd?"),
-        ("landscape.attack.steps=0", "attack.steps=0"),
+        ("landscape.attack=unknown", "unknown attack"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is_trained(setting: str, named: str) -> None:

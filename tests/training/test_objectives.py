@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.attacks import PGD
+from saddlepoint.attacks import PGD, Targeted
 from saddlepoint.errors import InputError
 from saddlepoint.losses import Divergence
 from saddlepoint.threat import Threat
@@ -199,3 +199,8 @@ def test_a_method_is_tried_at_both_ends_of_the_training(model: Seen) -> None:
         tried(Early(), model, x, y, 3)
     with pytest.raises(InputError, match="no weights to train"):
         tried(Standard(), model.requires_grad_(False), x, y, 3)
+
+
+def test_an_attack_that_cannot_craft_is_refused() -> None:
+    with pytest.raises(InputError, match="attack is a Targeted, which a measurement takes"):
+        Adversarial(Targeted(PGD(Threat("linf", 0.1), 2, targeted=True)))

@@ -26,6 +26,24 @@ def test_every_image_is_replaced_by_its_adversarial_example(data: Data, network:
     assert torch.equal(made.images(chosen), made.images(chosen))  # once and for all
 
 
+def test_the_source_is_attacked_as_it_is_whatever_the_training_does(
+    data: Data, batch_norm_network: torch.nn.Module
+) -> None:
+    """Batch normalisation's statistics are its own, and those of no batch."""
+    before = {name: each.clone() for name, each in batch_norm_network.state_dict().items()}
+    made = {
+        mode: replaced(
+            data.train,
+            batch_norm_network,
+            PGD(Threat("linf", 0.1), 3, model_mode=mode),
+            torch.Generator().manual_seed(0),
+        ).pixels
+        for mode in ("eval", "track")
+    }
+    assert torch.equal(made["eval"], made["track"])
+    assert all(torch.equal(each, before[name]) for name, each in batch_norm_network.state_dict().items())
+
+
 @pytest.mark.parametrize("attack", [{"targeted": True}, {"loss": Divergence()}])
 def test_an_attack_that_does_not_raise_the_loss_of_labels_is_refused(
     data: Data, network: CNN, attack: dict[str, Any]

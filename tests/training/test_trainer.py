@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import saddlepoint.training.trainer
 from saddlepoint.attacks import PGD
@@ -599,3 +600,39 @@ def test_a_network_that_cannot_be_copied_has_no_mean(make: Make) -> None:
 def test_the_optimizers_own_weight_decay_is_refused(make: Make) -> None:
     with pytest.raises(InputError, match=r"write recipe\.weight_decay="):
         make(optimizer=partial(torch.optim.SGD, lr=0.1, weight_decay=0.1))
+
+
+class OfMatrices(torch.optim.SGD):
+    """As Muon, it takes no biases."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for each in group["params"]:
+                if each.ndim != 2:
+                    raise ValueError("matrices only")
+
+
+def test_an_optimizer_is_tried_on_weights_of_every_shape(make: Make, directory: RunDirectory) -> None:
+    with pytest.raises(InputError, match=r"recipe\.optimizer: ValueError: matrices only"):
+        make(optimizer=partial(OfMatrices, lr=0.1))
+    assert not directory.path.exists()
+
+
+class Waits(TorchDispatchMode):
+    """How often a number is read from the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.count += operation is torch.ops.aten._local_scalar_dense.default
+        return operation(*arguments, **(named or {}))
+
+
+def test_a_step_does_not_wait_for_the_device(make: Make) -> None:
+    trainer = make(optimizer=MOMENTUM)  # Adam reads its count of steps, which stays on the CPU
+    trainer._step()
+    with Waits() as waits:
+        trainer._step()
+    assert waits.count == 0

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saddlepoint.errors import InputError
+from saddlepoint.errors import whole
 
 SLOPE = 0.1  # of every leaky ReLU
 
@@ -85,8 +85,7 @@ class ResNet(nn.Module):
         self, width: int, units: int = 5, channels: int = 3, classes: int = 10, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise InputError(f"model.capacity={width}; expected at least 1")
+        whole(width, "model.capacity")
         filters = [16, 16 * width, 32 * width, 64 * width]
         self.conv = Conv3x3(channels, filters[0])
         self.units = nn.ModuleList(

@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from saddlepoint.attacks import PGD, described, measurable
+from saddlepoint.attacks import PGD, described
 from saddlepoint.data import Split
-from saddlepoint.errors import InputError, whole
+from saddlepoint.errors import whole
 from saddlepoint.lab import Lab, Measurement, listed
 from saddlepoint.measure import landscape
 from saddlepoint.measure.result import Between, Key, Maxima, Result
@@ -22,7 +22,6 @@ from saddlepoint.measure.subject import Arrays, Subject
 from saddlepoint.paper.item import Item, Shown
 from saddlepoint.paper.lines import alone, by_image
 from saddlepoint.paper.numbers import row_of
-from saddlepoint.runs import build
 from saddlepoint.show.charts import Chart, Panel, Series
 from saddlepoint.show.names import colour, title
 from saddlepoint.show.page import Section
@@ -47,10 +46,7 @@ def needs(lab: Lab) -> dict[str, list[Measurement[Around]]]:
     for name in ("examples", "starts", "histogram_starts"):
         whole(settings[name], f"landscape.{name}", 1 if name == "examples" else 2)  # maxima are told of in pairs
     listed("landscape.trainings", settings.trainings)
-    attack = measurable(build(settings.attack), "landscape.attack")
-    if not isinstance(attack, PGD):
-        raise InputError("landscape.attack is not PGD, whose steps the figures show")
-    make = partial(around, attack=attack)
+    make = partial(around, attack=lab.pgd(settings.attack))
     return {training: [Measurement((settings.model, training, 0), make)] for training in settings.trainings}
 
 

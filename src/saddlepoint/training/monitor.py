@@ -46,7 +46,9 @@ class Monitor:
     def measure(self, model: nn.Module, held_out: Split, seed: int, processes: Processes) -> dict[str, float]:
         """Accuracies (0 to 1) and mean cross-entropies on the first of the held-out images."""
         part = held_out.take(self.examples)
-        robust = evaluate(model, part, self.attack, seed=seed, batch_size=self.batch_size, processes=processes)
+        robust = evaluate(
+            model, part, self.attack, seed=seed, batch_size=self.batch_size, processes=processes, count_blind=False
+        )
         natural = evaluate(model, part, None, batch_size=self.batch_size)
         return {
             "held_out_natural": natural.accuracy,

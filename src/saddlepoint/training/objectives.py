@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from saddlepoint import own
 from saddlepoint.attacks import PGD, undisturbed
 from saddlepoint.errors import InputError
 from saddlepoint.losses import CrossEntropy, Divergence
@@ -52,14 +53,9 @@ def tried(objective: Objective, model: nn.Module, x: Tensor, y: Tensor, classes:
         raise InputError("the network has no weights to train: none has requires_grad")
     noise = torch.Generator(x.device).manual_seed(0)
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), undisturbed(model, "train"):
-        try:
+        with own.reported("training.objective fails ({})"):
             for progress in (0.0, 1.0):
                 losses, _ = checked(objective(model, x, y, noise, progress), len(y), classes)
-        except (InputError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001 (it may be somebody's own)
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"training.objective fails ({text})") from None
         if all(each is None for each in torch.autograd.grad(losses.sum(), weights, allow_unused=True)):
             raise InputError("training.objective returned losses that do not depend on the weights")
 
@@ -99,6 +95,11 @@ class Adversarial:
     def __post_init__(self) -> None:
         if not isinstance(self.warmup, int | float) or not 0 <= self.warmup < 1:
             raise InputError(f"recipe.warmup={self.warmup}; expected at least 0 and below 1")
+        if not isinstance(self.attack, PGD):
+            raise InputError(
+                f"attack is a {type(self.attack).__name__}, which a measurement takes; training needs "
+                "saddlepoint.attacks.PGD, or a subclass with a craft() of its own"
+            )
         if self.attack.restarts != 1:
             raise InputError(f"attack.restarts={self.attack.restarts}; training makes its examples from one start")
         if self.attack.targeted:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from saddlepoint import own
 from saddlepoint.data import CropFlip, resized
 from saddlepoint.errors import InputError, whole
 from saddlepoint.threat import parse_number
@@ -101,22 +102,23 @@ class Recipe:
             raise InputError("recipe.optimizer.weight_decay would be ignored; write recipe.weight_decay=... instead")
         if "lr" in given:
             log.warning("recipe.optimizer.lr has no effect: recipe.schedule sets the rate of every step")
-        try:
+        with own.reported("recipe.optimizer: {}"):
             self._step_once(groups)
             made = self.optimizer(groups)
-        except Exception as error:  # noqa: BLE001 (whatever somebody's optimiser raises)
-            raise InputError(f"recipe.optimizer: {' '.join(str(error).split())}") from None
         if not isinstance(made, Optimizer):
             raise InputError(f"recipe.optimizer makes a {type(made).__name__}; expected a torch.optim.Optimizer")
         return made
 
     def _step_once(self, groups: list[dict[str, Any]]) -> None:
-        """With zeros for the groups' weights: whether it takes gradients as the loop gives them."""
-        used = [group for group in groups if group["params"]]
-        small = [torch.zeros(2, 2, device=group["params"][0].device, requires_grad=True) for group in used]
-        for each in small:
+        """On small zeros with as many dimensions as the weights: whether it takes gradients as the loop gives them."""
+        zeros = [
+            {**group, "params": [torch.zeros((2,) * n, device=device, requires_grad=True) for n, device in kinds]}
+            for group in groups
+            if (kinds := {(each.ndim, each.device) for each in group["params"]})
+        ]
+        for each in (each for group in zeros for each in group["params"]):
             each.grad = torch.zeros_like(each)
-        made = self.optimizer([{**group, "params": [each]} for group, each in zip(used, small, strict=True)])
+        made = self.optimizer(zeros)
         if isinstance(made, Optimizer):
             made.step()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from saddlepoint import own
 from saddlepoint.errors import InputError
 
 Schedule = Callable[[float], float]
@@ -28,11 +29,8 @@ def checked(schedule: Any) -> Schedule:
     if not callable(schedule):
         raise InputError(f"recipe.schedule={schedule}; expected a function of progress, such as {EXAMPLE}")
     for progress in (0.0, 0.5, 1.0):
-        try:
+        with own.reported(f"recipe.schedule fails at progress {progress} ({{}})"):
             rate = schedule(progress)
-        except Exception as error:  # noqa: BLE001 (whatever somebody's function raises)
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"recipe.schedule fails at progress {progress} ({text})") from None
         if not finite(rate) or rate < 0:
             raise InputError(f"recipe.schedule is {rate} at progress {progress}; expected a finite rate of at least 0")
     known: Schedule = schedule

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -18,5 +20,7 @@ def replaced(split: Split, model: nn.Module, attack: PGD, generator: torch.Gener
     training of the paper's can use.
     """
     Adversarial(attack)
+    attack = copy.copy(attack)
+    attack.model_mode = "eval"  # the source is finished: its statistics stay
     images = [attack(model, x, y, generator) for _, x, y in split.batches(batch_size)]
     return Split(torch.cat(images), split.labels, 1)
