@@ -20,6 +20,7 @@ from saddlepoint.training.checkpoint import RunDirectory
 
 torch.set_num_threads(1)  # for what a module prepares, too
 # Commands read the same configs a thousand times here: by the same parser, written in C.
+PURE = yaml.SafeLoader
 yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
@@ -39,8 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _settings_of_torch() -> Iterator[None]:
-    """Threads and determinism are global to the process: every test starts from the same ones."""
+    """Threads, determinism and torch's generator are global to the process: every test starts from the same ones."""
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(1)

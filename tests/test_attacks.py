@@ -478,6 +478,7 @@ def test_scaled_scales_eps_and_step_and_keeps_the_rest() -> None:
     half = attack.scaled(0.5)
     assert half.threat.eps == pytest.approx(0.2)
     assert half.alpha == pytest.approx(attack.alpha / 2)
+    assert half.describe()["step_size"] == str(half.alpha)
     kept = ("steps", "loss", "random_start", "restarts", "targeted", "model_mode")
     assert [getattr(half, name) for name in kept] == [getattr(attack, name) for name in kept]
     assert attack.threat.eps == 0.4

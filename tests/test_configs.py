@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from conftest import PURE
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -128,3 +131,11 @@ def test_every_experiment_composes_and_builds(name: str) -> None:
     by_hand = [f"{key}={cfg[key].name}" for key in ("dataset", "model", "training", "recipe")]
     assert Run.of([f"experiment={name}"]).definition == Run.of(by_hand).definition
     assert scripts.recipe.name == "fast"  # what is typed wins
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_our_files_are_read_here_as_by_users(path: Path) -> None:
+    """What the tests replace makes no difference: YAML's parser in C, and that Hydra is not asked for its mode."""
+    read = yaml.load(path.read_text(), PURE) or {}
+    assert read == (yaml.load(path.read_text(), yaml.SafeLoader) or {})
+    assert "mode" not in (read if path.parent.name == "hydra" else read.get("hydra") or {})

@@ -32,6 +32,7 @@ def test_equal_numbers_have_one_digest_however_they_are_written() -> None:
         {"eps": "quarter"},
     ]
     assert len({digest(each) for each in [*written, *others]}) == 5
+    assert digest({"eps": ["1/2", 1]}) == digest({"eps": [0.5, "1"]}) != digest({"eps": [0.5, 2]})
     assert digest({}) == hashlib.sha256(b"{}").hexdigest()[:6]
 
 

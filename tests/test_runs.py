@@ -219,7 +219,9 @@ def test_overwriting_starts_from_nothing(run: Run) -> None:
     run.claim({"seed": 0}, overwrite=False)
     run.directory.finish({"steps": 1})
     run.directory.write_state({"step": 5})
+    run.directory.weights("best").write_bytes(b"of before")
     run.claim({"seed": 1}, overwrite=True)
+    assert not run.directory.weights("best").exists()
     assert not run.directory.finished
     assert run.directory.read_state() is None
     assert yaml.safe_load(run.directory.config.read_text()) == {"seed": 1}
@@ -395,3 +397,18 @@ def stored_own(tmp_path: Path, folder: Path, settings: list[str]) -> Path:
     directory.config.write_text(yaml.safe_dump(config))
     write_weights(directory.weights("last"), run.network(), {"dataset": "flowers"})
     return directory.path
+
+
+def test_every_seed_has_its_own_first_weights() -> None:
+    first, again, other = (Run.of([f"seed={seed}"]).network().fc1.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    elsewhere = ["dataset.network._target_=torch.nn.Linear", "~dataset.network.capacity", "~dataset.network.image_size"]
+    elsewhere += ["+dataset.network.in_features=3", "+dataset.network.out_features=2"]
+    first, again, other = (Run.of([*elsewhere, f"seed={seed}"]).network().weight for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_the_source_of_a_training_has_its_seed() -> None:
+    source = Run.of(["training=static", "seed=3", "model=wide", "threat.eps=0.1"]).source()
+    assert source is not None
+    assert (source.config.seed, source.name) == (3, "wide-standard,threat.eps=0.1")

@@ -131,7 +131,6 @@ def test_provenance_names_versions_and_device() -> None:
     assert commit == "unknown" or (len(commit) == 12 and int(commit, 16) >= 0)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries manage memory in other ways")
 def test_whatever_is_drawn_is_seeded_and_goes_on_as_before() -> None:
     def drawn() -> tuple[float, float, float]:
         return torch.rand(1).item(), float(np.random.rand()), random.random()
@@ -149,6 +148,7 @@ def test_whatever_is_drawn_is_seeded_and_goes_on_as_before() -> None:
     assert inside[0] == inside[1] and not set(inside[0]) & set(inside[2])
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries manage memory in other ways")
 def test_freed_memory_is_kept_for_the_next_tensor() -> None:
     """Counted in a process of its own: the pages that 64 MiB need anew, before and after."""
     code = (
@@ -165,14 +165,14 @@ def test_freed_memory_is_kept_for_the_next_tensor() -> None:
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, outcome.stdout.split())
-    assert after < 100 < before
+    assert before > 2 * after
 
 
 def test_peak_memory_is_this_programs_own() -> None:
     """Not the parent's, which Linux counts in ru_maxrss of the programs it starts: make reproduce starts trainings."""
-    held = torch.ones(1500, 2**20, dtype=torch.uint8)
-    assert Runtime(device="cpu").peak_memory() > 1500
+    held = torch.ones(800, 2**20, dtype=torch.uint8)
+    assert Runtime(device="cpu").peak_memory() > 800
     command = "from saddlepoint.runtime import Runtime; print(Runtime(device='cpu').peak_memory())"
     started = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
-    assert 50 < int(started.stdout) < 1500
-    assert len(held) == 1500  # while it ran
+    assert 50 < int(started.stdout) < 800
+    assert len(held) == 800  # while it ran

@@ -240,6 +240,15 @@ def test_contains_tells_every_kind_of_outsider(norm: str) -> None:
     x = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.95, 0.05]).reshape(6, 1, 1, 1)
     x_adv = torch.tensor([0.6, 0.600002, 0.61, torch.nan, 1.0001, -0.0001]).reshape(6, 1, 1, 1)
     assert Threat(norm, 0.1).contains(x_adv, x).tolist() == [True, True, False, False, False, False]
+    barely = torch.tensor([0.600005, 0.60002]).reshape(2, 1, 1, 1)
+    assert Threat(norm, 0.1).contains(barely, x[:2]).tolist() == [True, False]
+
+
+def test_rounding_grows_with_eps_in_l2() -> None:
+    x = torch.rand(20, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    threat = Threat("l2", 60)
+    outside = x + 10 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    assert threat.contains(threat.project(outside, x), x).all()
 
 
 def test_contains_sees_a_single_bad_pixel() -> None:

@@ -156,3 +156,14 @@ def test_missing_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saddlepoint.measure.autoattack.version", absent)
     with pytest.raises(InputError, match=r"pip install -e \.\[autoattack\]"):
         AutoAttack(Threat("linf", 0.1))
+
+
+def test_it_is_as_strong_as_it_describes_itself(bands, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyautoattack
+
+    made, whole = [], pyautoattack.AutoAttack
+    monkeypatch.setattr(pyautoattack, "AutoAttack", lambda *a, **k: made.append(whole(*a, **k)) or made[-1])
+    evaluate(Bands(), bands.take(1), AutoAttack(Threat("linf", 0.04), "square", queries=7))
+    (theirs,) = made
+    assert (theirs.square.n_queries, theirs.square.eps) == (7, 0.04)
+    assert theirs.apgd_targeted.n_target_classes == theirs.fab.n_target_classes == 9

@@ -81,3 +81,20 @@ def test_a_network_that_masks_its_gradients_is_called_suspicious() -> None:
         at_full_range=accuracy(PGD(Threat("linf", 1), steps=10, random_start=False)),
     )
     assert signs == ["eps is the pixel range", "gradient-free attack", "zero gradients"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "signs"),
+    [
+        ({"black_box": 0.485}, []),
+        ({"black_box": 0.475}, ["black box"]),  # against one restart, 0.5
+        ({"gradient_free": 0.465}, []),
+        ({"gradient_free": 0.455}, ["gradient-free attack"]),  # against the most restarts, 0.48
+        ({"at_full_range": 0.015}, []),
+        ({"at_full_range": 0.025}, ["eps is the pixel range"]),
+        ({"zero": 0.049}, []),
+        ({"zero": 0.05}, ["zero gradients"]),
+    ],
+)
+def test_signs_are_held_against_the_right_number(changes: dict[str, Any], signs: list[str]) -> None:
+    assert suspicious(**changes) == signs

@@ -193,3 +193,59 @@ def test_gradient_angles_are_known_for_linear_models() -> None:
     np.testing.assert_allclose(same["other"], 0, atol=0.01)
     np.testing.assert_allclose(gradient_angles(Linear(1.0), Linear(-1.0), split, ATTACK)["same"], 180, atol=0.01)
     assert np.isnan(gradient_angles(Linear(1.0), Linear(0.0), split, ATTACK)["same"]).all()
+
+
+@pytest.fixture
+def copy() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+
+def test_directions_lead_to_each_networks_examples_and_show_the_first_ones_loss(
+    batch_norm_network: nn.Module, copy: nn.Module
+) -> None:
+    found = directions(batch_norm_network, copy, X, Y, {"PGD": ATTACK}, starts=3, points=4, seed=5)
+    for owner, source in (("own", batch_norm_network), ("copy's", copy)):
+        for example in range(2):
+            repeated, label = X[[example] * 3], Y[[example] * 3]
+            ends = ATTACK.craft(source, repeated, label, generator(5, f"directions/PGD/{example}"))
+            expected = losses_at(batch_norm_network, ends, int(Y[example]))
+            np.testing.assert_allclose(found[f"{owner} PGD"][example][:, -1], expected, rtol=1e-4)
+    assert (found["own PGD"][..., -1] > found["copy's PGD"][..., -1]).all()
+
+
+def test_gradient_angles_are_between_the_networks_and_the_next_image(
+    batch_norm_network: nn.Module, copy: nn.Module
+) -> None:
+    split = Split((255 * X).round().to(torch.uint8), Y, 255)
+    own, theirs = (input_gradient(each, ATTACK, split.images(slice(None)), Y) for each in (batch_norm_network, copy))
+    found = gradient_angles(batch_norm_network, copy, split, ATTACK)
+    for name, others in (("same", theirs), ("other", theirs[[1, 0]])):
+        degrees = torch.rad2deg(torch.cosine_similarity(own, others).arccos())
+        np.testing.assert_allclose(found[name], degrees, atol=0.01)
+    assert abs(found["same"] - found["other"]).min() > 1
+
+
+def test_segments_run_from_one_maximum_to_another(batch_norm_network: nn.Module) -> None:
+    attack = PGD(Threat("linf", 0.2), steps=1, step_size=0.02)  # no two ends alike, and not all of them maxima
+    between, found = segments(batch_norm_network, X, Y, attack, starts=6, points=5, seed=4)
+    for example in range(2):
+        repeated, label, noise = X[[example] * 6], Y[[example] * 6], generator(4, f"segments/{example}")
+        random = attack.threat.random_point(repeated, noise)
+        np.testing.assert_allclose(found["random"][example], losses_at(batch_norm_network, random, int(Y[example])))
+        ends = attack.craft(batch_norm_network, repeated, label, noise)
+        for column, share in ((0, 0.0), (2, 0.5), (4, 1.0)):
+            points = torch.lerp(ends[:3], ends[3:], share)
+            expected = losses_at(batch_norm_network, points, int(Y[example]))
+            np.testing.assert_allclose(found["losses"][example][:, column], expected, rtol=1e-5)
+        gradient = input_gradient(batch_norm_network, attack, X[[example]], Y[[example]])
+        cosines = torch.cosine_similarity((ends - repeated).flatten(1), gradient)
+        np.testing.assert_allclose(found["cosines"][example], cosines, rtol=1e-4)
+    lines = found["losses"].reshape(6, 5)
+    assert between.ends == pytest.approx((lines[:, 0].mean() + lines[:, 4].mean()) / 2)
+    assert between.middle == pytest.approx(lines[:, 2].mean())
+    assert between.cosine == pytest.approx(found["cosines"].mean())
+    assert between.negative_cosines == (found["cosines"] < 0).mean()
+    highest = [max(line) == max(line[0], line[4]) for line in lines]
+    assert between.highest_at_an_end == np.mean(highest)

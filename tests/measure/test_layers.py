@@ -49,3 +49,15 @@ def test_one_weight_has_to_have_nine_tenths(network: CNN, others: float, count: 
 def test_a_network_without_such_layers() -> None:
     with pytest.raises(InputError, match="Sequential has no convolution"):
         layers(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), torch.rand(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize(("scale", "alive"), [(0.02, 2), (0.005, 1)])
+def test_a_filter_lives_that_varies_by_a_hundredth_of_the_most_varying_one(
+    network: CNN, scale: float, alive: int
+) -> None:
+    with torch.no_grad():
+        network.conv1.weight.zero_()
+        network.conv1.bias.zero_()
+        network.conv1.weight[:, 0, 2, 2] = torch.tensor([1.0, scale])
+    found, _ = layers(network, torch.rand(8, 1, 4, 4))
+    assert (found.alive, found.single_weight) == (alive, alive)  # of a dead filter nothing is counted

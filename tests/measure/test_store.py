@@ -47,6 +47,13 @@ def test_a_result_edited_by_hand_is_noticed(tmp_path: Path, edit: dict[str, Any]
         measured(path, {"steps": 20}, lambda: {"accuracy": 0.2})
 
 
+def test_a_result_copied_to_another_keys_place_is_noticed(tmp_path: Path) -> None:
+    measured(tmp_path / "x.json", {"steps": 20}, lambda: {"accuracy": 0.1})
+    (tmp_path / "y.json").write_bytes((tmp_path / "x.json").read_bytes())
+    with pytest.raises(InputError, match="was changed after it was measured"):
+        measured(tmp_path / "y.json", {"steps": 40}, lambda: {"accuracy": 0.2})
+
+
 def test_a_damaged_result_is_named_and_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('{"key": ')

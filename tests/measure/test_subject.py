@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD
 from saddlepoint.data import Data
@@ -217,3 +217,43 @@ def test_arrays_never_belong_to_another_result(make: Make) -> None:
     with pytest.raises(TypeError):
         measure(4)
     assert measure(3) == 3
+
+
+def test_a_black_box_attack_is_made_on_its_source_and_made_again_where_that_changes(
+    make: Make, directory: RunDirectory, data: Data, network: CNN, runtime: Runtime
+) -> None:
+    other = CNN(1, image_size=4, classes=2, generator=torch.Generator().manual_seed(1))
+    place = RunDirectory(directory.path.with_name("seed1"))
+    place.finish({**RUN, "seed": "1", "train_loss": 0.25})
+
+    def measured(code: str | None = None) -> Any:
+        write_weights(place.weights("best"), other, {})
+        source = Subject(place, "best", lambda: other, runtime, "c", code=code)
+        result = accuracy(make(), data, source=source)
+        outcome = evaluate(network, data.test, ATTACK, source=other, batch_size=8)
+        assert unpack(result.found.correct, 20).tolist() == outcome.correct.tolist()
+        assert result.found.loss == outcome.loss
+        known = {"checkpoint": "best", "checkpoint_sha256": sha256(place.weights("best"))}
+        assert result.key.source == known | ({"code": code} if code else {})
+        assert result.key.measurement == "pgd-from-simple-pgd-seed1"
+        return result
+
+    first = measured()
+    assert first.found.loss != accuracy(make(), data).found.loss  # not the white box
+    assert measured("of another file").file != first.file
+    with torch.no_grad():
+        other.fc2.weight.neg_()
+    assert measured().found.loss != first.found.loss
+
+
+def test_examples_are_made_in_the_precision_of_the_key(make: Make, data: Data) -> None:
+    seen: list[bool] = []
+
+    class Noting(PGD):
+        def __call__(self, *arguments: Any) -> Tensor:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().__call__(*arguments)
+
+    for precision in ("float32", "bfloat16"):
+        accuracy(make(), data, Noting(ATTACK.threat, 3), precision=precision)
+    assert seen == [False] * 3 + [True] * 3

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from command_line import lab_of
+from sample_report import measurement
 
 from saddlepoint.errors import InputError
 from saddlepoint.lab import Lab, Measurement
+from saddlepoint.measure.result import Accuracy, Share
 from saddlepoint.paper import ITEMS, accuracy, adversaries, diagnostics, methods, transfer
 from saddlepoint.paper.item import against
 from saddlepoint.show.table import Table
@@ -122,3 +124,68 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_trained(setting: 
         for item in ITEMS:
             item.needs(lab)
     assert named in str(refused.value)
+
+
+def test_diagnostics_vary_one_thing_at_a_time() -> None:
+    with lab_of("report.diagnostics.steps=[5,40]", "report.diagnostics.factors=[0.5,2]") as lab:
+        plain, found = lab.pgd("pgd"), diagnostics.variants(lab)
+    described = {
+        name: (each.threat.norm, each.threat.eps / plain.threat.eps, each.steps, each.alpha / plain.alpha)
+        for name, each in found.items()
+    }
+    eps, step = plain.threat.eps, plain.alpha
+    assert described == {
+        "steps_5": ("linf", 1, 5, pytest.approx(2.5 * eps / 5 / step)),
+        "steps_40": ("linf", 1, 40, pytest.approx(2.5 * eps / 40 / step)),
+        "eps_times_0.5": ("linf", 0.5, plain.steps, 0.5),
+        "eps_times_2": ("linf", 2, plain.steps, 2),
+        "full_range": ("linf", 1 / eps, 100, pytest.approx(2.5 / 100 / step)),
+    }
+    assert found["eps_times_2"].describe()["step_size"] == str(2 * step)
+
+
+def test_a_diagnosis_takes_each_number_from_its_measurement() -> None:
+    def result(accuracy: float) -> Any:
+        return measurement(Accuracy(accuracy, (accuracy - 0.03, accuracy + 0.01), "", 0.5))
+
+    with lab_of("report.diagnostics.steps=[5,40]", "report.diagnostics.factors=[0.5,2]", "threat.eps=0.25") as lab:
+        names = (
+            "pgd",
+            "pgd_x20",
+            "steps_5",
+            "steps_40",
+            "eps_times_0.5",
+            "eps_times_2",
+            "full_range",
+            "copy",
+            "square",
+        )
+        found = {name: result((60 - number) / 100) for number, name in enumerate(names)}
+        made = diagnostics.diagnose({**found, "zero": measurement(Share(0.01))}, lab)
+    assert {check.name: dict(check.numbers) for check in made.checks} == {
+        "more steps": {"steps 5": 0.58, "steps 40": 0.57},
+        "more restarts": {"restarts 1": 0.6, "restarts 20": 0.59},
+        "larger eps": {"eps 0.125": 0.56, "eps 0.5": 0.55},
+        "eps is the pixel range": {"accuracy": 0.54},
+        "black box": {"black box": 0.53, "white box": 0.6},
+        "gradient-free attack": {"gradient-free": 0.52, "strongest white box": 0.59},
+        "zero gradients": {"share": 0.01},
+    }
+
+
+def test_the_copy_is_measured_itself() -> None:
+    with lab_of("dataset=cifar10") as lab:
+        found = transfer.needs(lab)
+    networks = {
+        column: each.network
+        for (part, row, column), (each,) in found.items()
+        if (part, row) == ("transfer_copy", "pgd wide")
+    }
+    assert networks == {
+        "natural": ("wide", "pgd", 0),
+        "copy natural": ("wide", "pgd", 1),
+        "fgsm": ("wide", "pgd", 0),
+        "copy fgsm": ("wide", "pgd", 1),
+        "pgd_7": ("wide", "pgd", 0),
+        "copy pgd_7": ("wide", "pgd", 1),
+    }

@@ -204,3 +204,21 @@ def test_a_method_is_tried_at_both_ends_of_the_training(model: Seen) -> None:
 def test_an_attack_that_cannot_craft_is_refused() -> None:
     with pytest.raises(InputError, match="attack is a Targeted, which a measurement takes"):
         Adversarial(Targeted(PGD(Threat("linf", 0.1), 2, targeted=True)))
+
+
+def test_trades_crafts_against_what_its_attack_sees(model: Seen) -> None:
+    seen: list[Tensor] = []
+
+    class Noting(PGD):
+        def craft(self, network: nn.Module, x: Tensor, y: Tensor, *rest: Any) -> Tensor:
+            seen.append(y)
+            return super().craft(network, x, y, *rest)
+
+    expected = model(X).softmax(1).detach()  # in eval mode
+    Trades(Noting(Threat("linf", 0.1), 1, loss=Divergence()))(model.train(), X, Y, seeded(0), 0.0)
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_an_attack_with_restarts_is_refused() -> None:
+    with pytest.raises(InputError, match=r"attack\.restarts=2; training makes its examples from one start"):
+        Adversarial(PGD(Threat("linf", 0.1), 1, restarts=2))

@@ -636,3 +636,73 @@ def test_a_step_does_not_wait_for_the_device(make: Make) -> None:
     with Waits() as waits:
         trainer._step()
     assert waits.count == 0
+
+
+def test_the_mean_is_measured_itself(make: Make) -> None:
+    trainer = make(model=small_resnet(), objective=Standard(), averaging=0.9)
+    trainer.fit()
+    mean, row = small_resnet(), trainer.rows[-1]
+    read_weights(trainer.directory.weights("averaged"), mean)
+    measured = trainer.monitor.measure(mean, trainer.data.validation, 3, trainer.processes)
+    assert {name: row[f"averaged_{name}"] for name in measured} == measured
+    assert row["averaged_held_out_robust_loss"] != row["held_out_robust_loss"]
+
+
+def test_weights_that_are_not_finite_are_noticed_while_the_loss_still_is(make: Make) -> None:
+    """The gradient of a root at 0 is infinite."""
+    trainer = make(objective=Watched(ADVERSARIAL, 5, lambda losses: losses + (losses - losses.detach()).sqrt()))
+    with pytest.raises(InputError, match="loss or weights are not finite at step 5;"):
+        trainer.fit()
+    assert trainer.directory.read_state() is None and trainer.rows == []
+
+
+def changed_state(make: Make, **changes: Any) -> None:
+    directory = interrupted(make, 14).directory
+    state = directory.read_state()
+    assert state is not None
+    directory.write_state(state | changes)
+
+
+def test_the_time_before_an_interruption_counts(make: Make) -> None:
+    changed_state(make, seconds=1000.0)
+    summary = make().fit()
+    assert 1000 <= summary["seconds"] < 1100
+    assert summary["images_per_second"] == pytest.approx(160 / summary["seconds"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"made": {"device": "cuda", "precision": "float32"}},
+            "begun with runtime.device=cuda, runtime.precision=float32",
+        ),
+        (
+            {"made": {"device": "cpu", "precision": "bfloat16"}},
+            "begun with runtime.device=cpu, runtime.precision=bfloat16",
+        ),
+        ({"processes": [{}, {}]}, "is of 2 processes and resumes with as many, not 1"),
+    ],
+)
+def test_a_run_resumes_only_as_it_began(make: Make, changes: dict[str, Any], message: str) -> None:
+    changed_state(make, **changes)
+    with pytest.raises(InputError, match=message):
+        make().fit()
+
+
+def test_changed_code_is_said_where_a_training_goes_on(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    changed_state(make, code="before")
+    make(metadata={"dataset": "tiny", "code": "now"}).fit()
+    assert "your code has changed since the training began" in caplog.text
+
+
+def test_processes_draw_the_same_batches_and_noise_of_their_own(make: Make) -> None:
+    drawn = []
+    for rank in (0, 1):
+        runtime = Runtime("cpu")
+        runtime.processes.count, runtime.processes.rank = 2, rank
+        drawn.append(
+            {name: torch.rand(3, generator=each).tolist() for name, each in make(runtime=runtime).generators.items()}
+        )
+    alike = {name for name in drawn[0] if drawn[0][name] == drawn[1][name]}
+    assert alike == {"order", "augment"}
