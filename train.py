@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
         raise InputError(f"logger.level={cfg.logger.level}; choose {', '.join(levels)}")
     if runtime.processes.first:
         logging.getLogger().setLevel(cfg.logger.level)
-    model = run.network().to(runtime.torch_device)
+    model = run.first_network().to(runtime.torch_device)
     objective, monitor, tracker = build(cfg.training.objective), build(cfg.monitor), build(cfg.logger.tracker)
     if runtime.processes.first:
         build(cfg.dataset.data)  # one process downloads what is missing, before the others look
@@ -59,6 +59,7 @@ def main(cfg: DictConfig) -> None:
     source = run.source()
     if source:  # examples made once, before the training
         network = source.load("last", runtime.torch_device)
+        source.warn_of_changed_code()
         defined["training"]["source_sha256"] = sha256(source.directory.weights("last"))
         if overwrite or not directory.finished:
             noise = generator(cfg.seed, "static", runtime.torch_device)

@@ -25,7 +25,7 @@ from saddlepoint.errors import InputError
 from saddlepoint.files import read_json
 from saddlepoint.jobs import die_with_parent
 from saddlepoint.lab import Lab
-from saddlepoint.runs import CONFIGS, build, compose, for_training, typed
+from saddlepoint.runs import CONFIGS, brought, build, compose, for_training, typed
 from saddlepoint.show.names import named
 from saddlepoint.show.table import Cell, Table
 from saddlepoint.threat import parse_number
@@ -97,7 +97,7 @@ def settings(model: str, training: str, recipe: str) -> list[str]:
         said_below = key.split(".")[0] in ("logger", "output_dir") or key == "recipe"
         if not said_below and (own or not key.startswith("recipe.")):
             kept.append(each)
-    return [*kept, f"model={model}", f"training={training}", f"recipe={recipe}"]
+    return [*brought(), *kept, f"model={model}", f"training={training}", f"recipe={recipe}"]
 
 
 def chosen_recipe() -> str:

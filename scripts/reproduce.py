@@ -23,7 +23,7 @@ from saddlepoint.jobs import Training, spread, train
 from saddlepoint.lab import Lab, next_command
 from saddlepoint.paper import ITEMS, items_named, planned, write, write_page
 from saddlepoint.paper.item import Item
-from saddlepoint.runs import for_training, typed
+from saddlepoint.runs import brought, for_training, typed
 from saddlepoint.runtime import duration
 from saddlepoint.show.folder import Report
 
@@ -34,7 +34,7 @@ FIRST = ("accuracy", "landscape")  # what a newcomer waits for
 
 def plan(lab: Lab, items: Sequence[Item]) -> list[Training]:
     """The trainings of the networks that items are made of."""
-    settings = for_training(typed())
+    settings = [*brought(), *for_training(typed())]
     plan = []
     for model, training, seed in planned(lab, items):
         run = lab.run(model, training, seed)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,20 @@ def test_rows_of_a_csv_may_lack_what_later_ones_have(tmp_path: Path) -> None:
     """A training that goes on under a version that measures more."""
     write_csv(tmp_path / "t.csv", [{"step": 1}, {"step": 2, "loss": 0.5}])
     assert read_csv(tmp_path / "t.csv") == [{"step": "1", "loss": ""}, {"step": "2", "loss": "0.5"}]
+
+
+def test_two_processes_that_write_one_file_both_leave_it_whole(tmp_path: Path) -> None:
+    """A reader sees one content or the other."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom saddlepoint.files import write_atomically\n"
+        "for _ in range(100): write_atomically(Path(sys.argv[1]), sys.argv[2].encode() * 50_000)\n"
+    )
+    path = tmp_path / "x"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), letter]) for letter in "ab"]
+    seen = set()
+    while any(each.poll() is None for each in writers):
+        if path.exists():
+            seen.add(path.read_bytes())
+    assert [each.returncode for each in writers] == [0, 0]
+    assert seen <= {b"a" * 50_000, b"b" * 50_000}
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]

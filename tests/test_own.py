@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from command_line import ROOT, TINY, Outcome, run
+from command_line import ROOT, TINY, Outcome, refused, run
 from safetensors.torch import load_file
 from torch import nn
 
@@ -183,6 +186,88 @@ def test_an_attack_of_your_own_is_another_when_its_code_is(
         names.append({path.name for path in (tmp_path / "out").rglob("results/last-*.json")})
     assert names[0] == names[1]
     assert [name.startswith("last-mine-") for name in names[2] - names[1]] == [True]
+
+
+def test_an_attack_of_your_own_is_another_when_a_setting_is(
+    tmp_path: Path, command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it describes itself as PGD does; so is its loss."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_attack.py").write_text(
+        "from dataclasses import dataclass\nfrom saddlepoint.attacks import PGD\n"
+        "from saddlepoint.losses import Margin\n"
+        "@dataclass\nclass Momentum(PGD):\n    decay: float = 1.0\n"
+        "class Signed(Margin):\n    def __init__(self, sign):\n        super().__init__()\n"
+        "        object.__setattr__(self, 'sign', sign)\n"
+    )
+    common = [*TINY, f"output_dir={tmp_path}/out"]
+    assert command("train.py", *common, "training=standard").status == 0
+    rows = ["evaluation.attacks=[mine]", "evaluation.examples=20", "models=[simple]", "trainings=[standard]"]
+    for decay, sign, expected in ((1, 1, 1), (1, 1, 1), (-1, 1, 2), (1, -1, 3)):
+        mine = f"_target_:own_attack.Momentum,threat:${{threat}},steps:1,decay:{decay}"
+        mine += f",loss:{{_target_:own_attack.Signed,sign:{sign}}}"
+        assert command("scripts/accuracy_table.py", *common, *rows, f"+attacks.mine={{{mine}}}").status == 0
+        assert len(list((tmp_path / "out").rglob("results/last-mine-*.json"))) == expected
+    sys.modules.pop("own_attack", None)
+
+
+def test_a_constant_that_your_code_imports_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_user.py").write_text("from own_constants import SCALE\n\ndef scaled(x): return SCALE * x\n")
+    codes = []
+    for text in ("SCALE = 1\n", "SCALE = -1\n"):
+        (tmp_path / "own_constants.py").write_text(text)
+        for name in ("own_user", "own_constants"):
+            sys.modules.pop(name, None)
+        own._as_first_seen.cache_clear()
+        codes.append(own.code(importlib.import_module("own_user").scaled))
+    assert codes[0] != codes[1]
+
+
+def test_files_of_yours_that_take_a_name_of_ours_are_others(mine: Path, command: Run, tmp_path: Path) -> None:
+    """And a loader of your own is part of what is measured with it."""
+    (mine / "dataset").mkdir()
+    (mine / "dataset" / "mydigits.yaml").write_text("defaults: [digits]\ndata: {_target_: mydata.load}\n")
+    brought = ["--config-dir", str(mine), "dataset=mydigits"]
+    for missing in ("recipe/paper", "report"):
+        script = "train.py" if missing == "recipe/paper" else "scripts/accuracy_table.py"
+        assert refused(command(script, *brought), f"dataset=mydigits has no {missing}/mydigits.yaml")
+        (mine / missing).mkdir(parents=True)
+        (mine / missing / "mydigits.yaml").write_text("defaults: [digits]\n")
+    loader = "from saddlepoint import data\ndef load(**settings):\n    return data.load(**settings)\n"
+    (mine / "mydata.py").write_text(loader)
+    common = [*TINY, f"output_dir={tmp_path}/out"]
+    chosen = ["models=[simple]", "trainings=[standard]", "evaluation.attacks=[natural]"]
+    assert command("train.py", *brought, *common, "training=standard").status == 0
+    assert "not trained yet" in command("scripts/accuracy_table.py", *common, *chosen).out
+    for text, expected in ((loader, 1), (loader + "\n# changed\n", 2)):
+        (mine / "mydata.py").write_text(text)
+        sys.modules.pop("mydata", None)
+        own._as_first_seen.cache_clear()
+        assert command("scripts/accuracy_table.py", *brought, *common, *chosen).status == 0
+        assert len(list((tmp_path / "out").rglob("results/*.json"))) == expected
+    sys.modules.pop("mydata", None)
+
+
+def test_all_is_reproduced_with_a_network_of_your_own(mine: Path, tmp_path: Path) -> None:
+    """Its trainings are processes of their own, which find its files too."""
+    chosen = ["items=[accuracy]", "models=[mynet]", "trainings=[standard]", "evaluation.attacks=[natural]"]
+    subprocess.run(
+        [
+            sys.executable,
+            "scripts/reproduce.py",
+            "--config-dir",
+            str(mine),
+            *chosen,
+            *TINY,
+            f"output_dir={tmp_path}/out",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(mine), os.environ.get("PYTHONPATH", "")])},
+        check=True,
+        capture_output=True,
+    )
+    assert list((tmp_path / "out/digits").glob("mynet-standard,*/seed0/results/last-natural-*.json"))
 
 
 def test_only_your_code_counts() -> None:

@@ -412,3 +412,47 @@ def test_the_source_of_a_training_has_its_seed() -> None:
     source = Run.of(["training=static", "seed=3", "model=wide", "threat.eps=0.1"]).source()
     assert source is not None
     assert (source.config.seed, source.name) == (3, "wide-standard,threat.eps=0.1")
+
+
+def test_a_training_may_begin_with_the_weights_of_a_file(tmp_path: Path) -> None:
+    """The file's content defines the run, and not where it is."""
+    plain = Run.of([])
+    assert "init_sha256" not in plain.definition
+    others = Run.of(["seed=5"]).network()
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path in paths:
+        write_weights(path, others, {})
+    first, moved = (Run.of([f"init='{path}'"]) for path in paths)
+    for name, each in first.first_network().state_dict().items():
+        assert torch.equal(each, others.state_dict()[name])
+    assert first.definition == moved.definition != plain.definition
+    write_weights(paths[1], plain.network(), {})
+    assert Run.of([f"init='{paths[1]}'"]).definition != first.definition
+    with pytest.raises(InputError, match="holds another network"):
+        Run.of([f"init='{paths[0]}'", "model=wide"]).first_network()
+
+
+def test_all_results_are_rows(tmp_path: Path) -> None:
+    folder = tmp_path / "digits" / "simple-pgd,threat.eps=0.1" / "seed0"
+    write_json(folder / "run.json", {"overrides": ["model=simple", "threat.eps=0.1", "+recipe.x=1", "~recipe.y"]})
+    run = {"dataset": "digits", "model": "simple", "training": "pgd", "recipe": "paper", "seed": "0"}
+    key = {"measurement": "pgd", "checkpoint": "last", "attack": {"eps": "0.1", "steps": 3}, "examples": 9, "of": 9}
+    found = {"accuracy": 0.5, "interval": [0.4, 0.6], "loss": 1.5}
+    write_json(folder / "results" / "last-pgd-0.json", {"key": key, "run": run, **found})
+    write_json(folder / "results" / "last-maxima-0.json", {"key": {}, "run": run, "loss_median": 1})
+    (row,) = runs.results(tmp_path)
+    assert row == {
+        **run,
+        "threat.eps": "0.1",
+        "recipe.x": "1",
+        "checkpoint": "last",
+        "measurement": "pgd",
+        "attack.eps": "0.1",
+        "attack.steps": 3,
+        "accuracy": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "examples": 9,
+        "loss": 1.5,
+        "file": str(folder / "results" / "last-pgd-0.json"),
+    }

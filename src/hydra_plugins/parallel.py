@@ -32,14 +32,13 @@ class Parallel(Launcher):
         from saddlepoint.errors import InputError
         from saddlepoint.jobs import Training, spread, train
         from saddlepoint.lab import next_command
-        from saddlepoint.runs import Run, build, typed
+        from saddlepoint.runs import Run, brought, build
 
         setup_globals()
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         if self.config.hydra.job.name != "train":
             raise InputError("hydra/launcher=parallel is for train.py; scripts measure one network after another")
         HydraConfig.instance().set_config(self.config)
-        brought = [each for each in typed() if each.startswith("--config-dir")]
         plan: list[Training] = []
         runs: dict[str, list[str]] = {"models": [], "trainings": []}
         seeds = 1
@@ -48,7 +47,7 @@ class Parallel(Launcher):
             cfg = run.config
             runs["models"].append(cfg.model.name)
             runs["trainings"].append(cfg.training.name)
-            plan.append(Training(run, [*brought, *overrides], run.source()))
+            plan.append(Training(run, [*brought(), *overrides], run.source()))
             seeds = max(seeds, cfg.seed + 1)
         # Finished ones too: train.py sees whether they are what is asked for, or to be made again.
         jobs, threads, gpus = spread(build(cfg.runtime), self.jobs, len(plan))

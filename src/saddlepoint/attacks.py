@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from saddlepoint import own
 from saddlepoint.errors import InputError, flag, whole
+from saddlepoint.files import digest
 from saddlepoint.losses import CrossEntropy, LogOdds, Loss, surrogate
 from saddlepoint.threat import Threat, parse_number
 
@@ -322,9 +323,10 @@ class Targeted:
 
 
 def described(attack: Attack) -> dict[str, object]:
-    """Its description, with a digest of its code where that is the user's own."""
+    """Its description; of one of your own with digests of its code and of all its settings."""
     code = own.code(attack)
-    return {**attack.describe(), **({"code": code} if code else {})}
+    yours = {"code": code, "settings": digest(own.settings(attack), 16)} if code else {}
+    return {**attack.describe(), **yours}
 
 
 def measurable(attack: object, name: str) -> Attack:

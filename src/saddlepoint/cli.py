@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import re
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +50,7 @@ WITH_VALUE = (
     "--experimental-rerun",
 )
 # Settings that are paths: their values are taken as they are typed.
-PATHS = ("output_dir", "data_dir", "weights", "dataset.data.path", "dataset.data.root")
+PATHS = ("output_dir", "data_dir", "init", "weights", "dataset.data.path", "dataset.data.root")
 # Settings of several parts that may be null.
 OPTIONAL = ("augmentation", "grow")
 # Options of other programs in this field whose names say nothing about ours.
@@ -61,6 +63,8 @@ ELSEWHERE_CALLED = {
     **dict.fromkeys(("arch", "net", "network"), "model"),
     "bs": "batch_size",
     "epsilon": "threat.eps",
+    **dict.fromkeys(("ema", "ema_decay", "swa"), "recipe.averaging"),
+    **dict.fromkeys(("init_from", "pretrained", "resume", "checkpoint", "weights"), "init"),
     "wandb": "logger",
 }
 
@@ -82,6 +86,8 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
                 logging.getLogger().setLevel(logging.ERROR)
             try:
                 _compare_kinds(cfg)
+                if config_name == "train":
+                    _refuse_unread(cfg)
                 with _memory(cfg, "recipe.batch_size" if config_name == "train" else "evaluation.batch_size"):
                     function(cfg)
             except (InputError, HydraException, OmegaConfBaseException) as error:
@@ -163,6 +169,10 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _leave(message: str, status: int = 2) -> None:
+    if another_process():  # most often all fail alike, and torchrun ends the others once the first has left
+        for each in STOPS:
+            signal.signal(each, signal.SIG_DFL)
+        time.sleep(5)
     print(f"error: {_as_typed(message)}", file=sys.stderr)
     sys.exit(status)
 
@@ -295,6 +305,24 @@ def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> No
                 raise InputError(f"{line}: unknown {key}; choose {', '.join(_choices(key))}")
 
 
+def _refuse_unread(cfg: DictConfig) -> None:
+    """Raises InputError for a setting that was added where nothing reads it: it would only change the run's name."""
+    written = str(OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])))
+    read = set(re.findall(r"\$\{([\w.]+)", written))
+    for override in map(_parsed, HydraConfig.get().overrides.task):
+        key = override.key_or_group
+        group = {"@", "/"} & set(key) or any((folder / key).is_dir() for folder in [CONFIGS, *_brought()])
+        if not (override.is_add() or override.is_force_add()) or group or key in settings("train"):
+            continue
+        above = list(itertools.accumulate(key.split("."), "{}.{}".format))
+        nodes = [OmegaConf.select(cfg, each) for each in above]
+        passed_on = any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
+        if not (passed_on or {*above} & read or any(each.startswith(f"{key}.") for each in read)):
+            last = above[-1].rpartition(".")[2]
+            near = nearest(ELSEWHERE_CALLED.get(last, last), settings("train"))
+            raise InputError(f"{override.input_line}: nothing reads {key}{near}; see all settings with --cfg job")
+
+
 def _compare_kinds(cfg: DictConfig) -> None:
     """Raises InputError where one value stands for several, or several for one, unlike what the choices give."""
     command = HydraConfig.get()
@@ -359,8 +387,12 @@ def _explain(error: Exception, config_name: str) -> str:
         group, _, given = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher" and given.startswith("submitit"):
             return "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]"
-        # recipe/paper/foo is looked for on behalf of dataset=foo
-        group = "dataset" if group.startswith("recipe/") else group
+        if group.startswith("recipe/") or group == "report":  # which are looked for on behalf of dataset=...
+            if given in _choices("dataset"):
+                return (
+                    f"dataset={given} has no {group}/{given}.yaml; write one for your own, such as 'defaults: [digits]'"
+                )
+            group = "dataset"
         choices = sorted({*_choices(group), *(error.options or [])})
         return f"unknown {group} {given!r}; choose {', '.join(choices)}{nearest(given, choices)}"
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__

@@ -22,8 +22,8 @@ from saddlepoint.errors import InputError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """The whole content or nothing: to a new file, flushed to the disk, and renamed."""
-    part = path.with_name(path.name + ".part")
+    """The whole content or nothing: to a new file of this process's own, flushed to the disk, and renamed."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:

@@ -111,8 +111,9 @@ class Lab:
     @cached_property
     def _own_data(self) -> str | None:
         """What tells data of somebody's own from others at the same place; published ones are known by their name."""
-        path = self.cfg.dataset.data.get("path")
-        return None if path is None else fingerprint(path)
+        data = self.cfg.dataset.data
+        path, code = data.get("path"), own_code({"data": OmegaConf.to_container(data, resolve=True)})
+        return "-".join(filter(None, (path and fingerprint(path), code))) or None
 
     @cached_property
     def total(self) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -37,12 +39,47 @@ def code(*used: object) -> str | None:
         file = _file(module)
         if module is not None and file is not None:
             files.add(_as_first_seen(file))
-            left += vars(module).values()
+            left += [*vars(module).values(), *_imported(module, file)]
         elif isinstance(each, functools.partial):
             left += [each.func, *each.args, *each.keywords.values()]
         elif type(each).__module__.startswith("saddlepoint."):  # an attack, say, whose loss may be yours
             left += getattr(each, "__dict__", {}).values()
     return digest({"files": sorted(files)}, 16) if files else None
+
+
+def _imported(module: ModuleType, file: Path) -> list[ModuleType]:
+    """What its import statements name: a number or a text does not say where it was imported from."""
+    if file.suffix != ".py":
+        return []
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
+            names |= {base, *(f"{base}.{each.name}" for each in node.names)}
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
+def settings(made: object) -> dict[str, object]:
+    """The attributes of an object of yours, as plain values; of what is none, such as a tensor, the type alone."""
+    return {name: _plain(value, 0) for name, value in sorted(getattr(made, "__dict__", {}).items())}
+
+
+def _plain(value: object, depth: int) -> object:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each, depth + 1) for each in value]
+    if isinstance(value, functools.partial):
+        return [_plain(each, depth + 1) for each in (value.func, value.args, value.keywords)]
+    named = value if hasattr(value, "__qualname__") else type(value)
+    kind = f"{named.__module__}.{named.__qualname__}"
+    if named is value or isinstance(value, torch.Tensor | torch.nn.Module | torch.Generator) or depth > 5:
+        return kind
+    return [kind, {name: _plain(each, depth + 1) for name, each in sorted(getattr(value, "__dict__", {}).items())}]
 
 
 def _file(module: ModuleType | None) -> Path | None:

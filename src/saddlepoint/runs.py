@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from saddlepoint import own
+from saddlepoint.adopt import load_weights
 from saddlepoint.data import Data, expanded, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.files import as_number, canonical, read_json, sha256, write_atomically, write_json
@@ -55,7 +56,7 @@ OURS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.mode
 DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 # What has to come of a setting that describes something; others say so where they are used.
 KINDS = {"dataset.data": Data, "runtime": Runtime, "monitor": Monitor, "trainer": Recipe, "logger.tracker": Tracker}
-# Settings that do not affect the weights.
+# Settings that neither name nor define a run. (A run is not resumed on another kind of device or in another precision.)
 ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "trust_network", "runtime", "weights", "hydra")
 # The choices that make up a name, and the place of the data.
 CHOSEN = ("dataset", "model", "training", "recipe")
@@ -187,11 +188,11 @@ def compose(name: str, overrides: Sequence[str], config_dir: str | Path | None =
     """The config `name` with these overrides, Hydra's own part included, as a command composes it. Do not change it."""
     # Hydra takes what follows file:// as it is.
     folder = quoted(f"file://{Path(config_dir).resolve()}") if config_dir else ""
-    brought = [f"hydra.searchpath=[{folder}]"] if config_dir else []
+    search = [f"hydra.searchpath=[{folder}]"] if config_dir else []
     with _composing():
         # Files of the user's can change between two commands of one process, ours do not.
-        own = brought or (HydraConfig.initialized() and config_folders("command-line"))
-        return (_composed.__wrapped__ if own else _composed)(name, (*overrides, *brought))
+        theirs = search or (HydraConfig.initialized() and config_folders("command-line"))
+        return (_composed.__wrapped__ if theirs else _composed)(name, (*overrides, *search))
 
 
 @lru_cache(64)
@@ -226,8 +227,14 @@ def differences(config: DictConfig) -> dict[str, Any]:
     kept += ["experiment"] if experiment and shipped("experiment", experiment) else []
     base_choices = [f"{key}={choices[key]}" for key in kept]
     typed = _typed(config.hydra)
+    # Files of the user's that give themselves the name of one of ours.
+    namesakes: dict[str, Any] = {
+        group: choices[group]
+        for group in kept
+        if not shipped(group, choices[group]) and shipped(group, OmegaConf.select(config, f"{group}.name"))
+    }
     if {each for each in typed if _key(each) not in (*ELSEWHERE, "seed")} <= set(base_choices):
-        return {}
+        return namesakes
     base = compose(name, base_choices)
     usual = chosen(base)
     others = {
@@ -237,7 +244,7 @@ def differences(config: DictConfig) -> dict[str, Any]:
     }
     if others:
         base = compose(name, [*base_choices, *(f"{group}={choice}" for group, choice in others.items())])
-    found: dict[str, Any] = dict(others)
+    found: dict[str, Any] = {**namesakes, **others}
     ours, usual_ones = _leaves(config), _leaves(base)
     for path in sorted({*ours, *usual_ones}, key=str):
         raw, plain = ours.get(path, ...), usual_ones.get(path, ...)
@@ -399,8 +406,8 @@ class Run:
         name = self.taught_by
         if name is None:
             return None
-        typed = [each for each in _typed(self.config.hydra) if each.split("=")[0] != "training"]
-        return Run.of([*typed, f"training={name}"])
+        typed = [each for each in _typed(self.config.hydra) if each.split("=")[0] not in ("training", "seed")]
+        return Run.of([*typed, f"training={name}", f"seed={self.config.seed}"])
 
     @cached_property
     def directory(self) -> RunDirectory:
@@ -417,6 +424,8 @@ class Run:
         data.pop("root", None)  # the same data, wherever they are
         if "path" in data:  # data of somebody's own are known by their content
             data["data_sha256"] = fingerprint(data.pop("path"))
+        if (init := resolved.pop("init", None)) is not None:  # as are weights
+            resolved["init_sha256"] = sha256(_weights_at(init))
         return resolved
 
     def warn_of_changed_code(self) -> None:
@@ -452,6 +461,13 @@ class Run:
             raise InputError(f"dataset.network keeps {others[0]} besides tensors, which a file of weights cannot hold")
         if lazy := [name for name, each in state.items() if is_lazy(each)]:
             raise InputError(f"dataset.network: {lazy[0]} has no size yet; give it, as nn.LazyLinear cannot be loaded")
+        return network
+
+    def first_network(self) -> nn.Module:
+        """The network as training begins: with the weights of the file `init`, if there is one."""
+        network = self.network()
+        if self.config.init is not None:
+            load_weights(network, _weights_at(self.config.init))
         return network
 
     def load(self, checkpoint: str = "last", device: torch.device | str = "cpu") -> nn.Module:
@@ -510,6 +526,13 @@ class Run:
         return given
 
 
+def _weights_at(init: Any) -> Path:
+    path = expanded(str(init))
+    if not path.is_file():
+        raise InputError(f"init={init} is no file; expected a state dict, such as another run's last.safetensors")
+    return path
+
+
 def difference_between(stored: Any, wanted: Any, name: str = "") -> str:
     """In words, the first setting that differs."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
@@ -537,15 +560,48 @@ def load(
     names = [f"{group}={stored[group]['name']}" for group in ("dataset", "model")]
     # A choice may have another name than its file, as dataset=own has. Names and numbers alone are taken: a value such
     # as {_target_: os.system} would be built.
-    typed = read_json(made).get("overrides", []) if made.exists() else []
+    typed = (read_json(made).get("overrides") or []) if made.exists() else []
     plain = re.compile(r"(dataset|model|dataset\.(name|channels|classes))=[\w-]+")
     kept = [each for each in map(str, typed) if plain.fullmatch(each)]
     try:
         run = Run.of([*(kept or names), *overrides], config_dir=config_dir)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"{folder}: {one_line(error)}") from None
+        yours = "" if config_dir else "; with files of your own, give their folder as config_dir="
+        raise InputError(f"{folder}: {one_line(error)}{yours}") from None
     run.__dict__["directory"] = directory  # wherever it was moved
     return run.load(checkpoint)
+
+
+def results(folder: str | Path = "outputs") -> list[dict[str, Any]]:
+    """Every accuracy measured under the folder, a row each; pandas.DataFrame(runs.results()) makes a table of them.
+
+    A row has the run's names, what was typed for it (such as threat.eps), the checkpoint, the measurement and its
+    attack, the accuracy with its 95% interval (0 to 1), the number of images, the mean loss, and the file.
+    """
+    rows = []
+    for file in sorted(Path(folder).rglob("results/*.json")):
+        result = read_json(file)
+        if "accuracy" not in result:
+            continue
+        key, made = result["key"], file.parents[1] / "run.json"
+        typed = read_json(made).get("overrides", []) if made.exists() else []
+        low, high = result["interval"]
+        rows.append(
+            {
+                **dict(each.lstrip("+").split("=", 1) for each in typed if "=" in each),
+                **result["run"],
+                "checkpoint": key["checkpoint"],
+                "measurement": key["measurement"],
+                **{f"attack.{name}": value for name, value in (key.get("attack") or {}).items()},
+                "accuracy": result["accuracy"],
+                "low": low,
+                "high": high,
+                "examples": key["examples"],
+                "loss": result["loss"],
+                "file": str(file),
+            }
+        )
+    return rows
 
 
 def command(script: str, *arguments: str) -> str:
@@ -561,8 +617,12 @@ def config_folders(provider: str = "") -> list[Path]:
 
 def typed() -> list[str]:
     """This command's arguments, for another one like it: --config-dir and overrides."""
-    brought = [f"--config-dir={folder}" for folder in config_folders("command-line")]
-    return [*brought, *_typed(HydraConfig.get())]
+    return [*brought(), *_typed(HydraConfig.get())]
+
+
+def brought() -> list[str]:
+    """This command's --config-dir, for another one."""
+    return [f"--config-dir={folder}" for folder in config_folders("command-line")]
 
 
 def _typed(hydra: Any) -> list[str]:

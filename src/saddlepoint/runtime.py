@@ -14,7 +14,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -47,13 +47,32 @@ def seeded(seed: int) -> Iterator[None]:
     numpys, pythons = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
+            seed_everywhere(seed)
             yield
     finally:
         np.random.set_state(numpys)
         random.setstate(pythons)
+
+
+def seed_everywhere(seed: int) -> None:
+    """Seed the generators that everybody draws from, for what draws from no generator of ours."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def states_everywhere() -> dict[str, Any]:
+    """The states of these, as plain values and tensors."""
+    numpys: Any = np.random.get_state()
+    kind, keys, *rest = numpys
+    return {"torch": torch.get_rng_state(), "numpy": [kind, keys.tolist(), *rest], "python": random.getstate()}
+
+
+def restore_everywhere(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    np.random.set_state(tuple(states["numpy"]))
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -243,10 +262,15 @@ class Runtime:
         return torch.float32
 
     def seed_dropout(self, seed: int) -> torch.Generator:
-        """The generator that dropout layers draw from, which is the device's own, freshly seeded."""
+        """The generator that dropout layers draw from, which is the device's own, freshly seeded.
+
+        So are the others that everybody draws from: an objective or an augmentation of your own may.
+        """
         device = self.torch_device
         own = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
-        return own.manual_seed(generator(seed, f"dropout/{self.processes.rank}").initial_seed())
+        drawn = generator(seed, f"dropout/{self.processes.rank}").initial_seed()
+        seed_everywhere(drawn)
+        return own.manual_seed(drawn)
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Forward passes inside run in `dtype`; weights, images and steps stay float32."""

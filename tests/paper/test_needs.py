@@ -117,6 +117,8 @@ def test_diagnostics_try_no_eps_beyond_the_pixel_range(eps: str, names: list[str
         ("attacks.pgd_x20.restarts=1", "attacks.pgd_x20.restarts=1"),
         ("evaluation.attacks=[natural,pdg]", "did you mean pgd?"),
         ("landscape.attack=unknown", "unknown attack"),
+        ("attacks.pgd_100.steps=0", "attack.steps=0"),
+        ("report.epsilon.linf=[]", "report.epsilon.linf=[]; expected at least one eps"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is_trained(setting: str, named: str) -> None:

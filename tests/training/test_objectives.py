@@ -201,6 +201,56 @@ def test_a_method_is_tried_at_both_ends_of_the_training(model: Seen) -> None:
         tried(Standard(), model.requires_grad_(False), x, y, 3)
 
 
+def perturbed(restore: bool) -> Any:
+    """Adversarial weight perturbation as many write it: the weights themselves are moved for the pass."""
+
+    def objective(model: nn.Module, x: Tensor, y: Tensor, generator: Any, progress: float) -> Any:
+        for each in model.parameters():
+            each.data.add_(0.1)
+        losses, logits = Standard()(model, x, y, generator, progress)
+        if restore:
+            for each in model.parameters():
+                each.data.sub_(0.1)
+        return losses, logits
+
+    return objective
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_a_method_that_moves_the_weights_is_refused(model: Seen, restore: bool) -> None:
+    before = [each.detach().clone() for each in model.parameters()]
+    with pytest.raises(InputError, match=r"changes the network's weights; .* torch\.func\.functional_call"):
+        tried(perturbed(restore), model, torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), 3)
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_a_method_may_compute_with_other_weights(model: Seen) -> None:
+    def objective(model: nn.Module, x: Tensor, y: Tensor, generator: Any, progress: float) -> Any:
+        moved = {name: each + 0.1 for name, each in model.named_parameters()}
+        logits = torch.func.functional_call(model, moved, (x,))
+        return nn.functional.cross_entropy(logits, y, reduction="none"), logits
+
+    tried(objective, model, torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), 3)
+
+
+def test_trying_a_method_that_remembers_leaves_no_trace(model: Seen) -> None:
+    objective = Remembering()
+    tried(objective, model, torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), 3)
+    assert objective.state_dict() == {"calls": 0}
+
+
+class Remembering(Standard):
+    def __init__(self) -> None:
+        object.__setattr__(self, "calls", 0)
+
+    def __call__(self, *arguments: Any) -> Any:
+        object.__setattr__(self, "calls", self.calls + 1)
+        return super().__call__(*arguments)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+
 def test_an_attack_that_cannot_craft_is_refused() -> None:
     with pytest.raises(InputError, match="attack is a Targeted, which a measurement takes"):
         Adversarial(Targeted(PGD(Threat("linf", 0.1), 2, targeted=True)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import signal
 from collections.abc import Callable
 from dataclasses import fields
@@ -8,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -81,6 +83,9 @@ class Watched:
         self.accuracies: list[float] = []
         self.progress: list[float] = []
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objective, name)
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
     ) -> tuple[Tensor, Tensor]:
@@ -144,6 +149,32 @@ class Dropping(nn.Module):
         return self.linear(F.dropout(x.flatten(1), 0.3, self.training))
 
 
+def drawing(model: nn.Module, x: Tensor, y: Tensor, generator: Any, progress: float) -> tuple[Tensor, Tensor]:
+    """It draws from everybody's generators, as mixup's own code does."""
+    logits = model(x * (0.5 + random.random() / 2) + np.random.beta(1, 1) * torch.rand(1))
+    return F.cross_entropy(logits, y, reduction="none"), logits
+
+
+class Remembering:
+    """It trains more on what was hard before."""
+
+    def __init__(self) -> None:
+        self.mean = torch.ones(())
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: Any, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        losses, logits = Standard()(model, x, y, generator, progress)
+        self.mean = 0.9 * self.mean + 0.1 * losses.detach().mean()
+        return losses / self.mean, logits
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.mean = state["mean"]
+
+
 VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
     "adam": lambda: {"optimizer": ADAM},
     "momentum": lambda: {"optimizer": MOMENTUM, "weight_decay": 0.01, "reduction": "sum"},
@@ -156,6 +187,8 @@ VARIANTS: dict[str, Callable[[], dict[str, Any]]] = {
     "bfloat16": lambda: {"precision": "bfloat16"},
     "growing": lambda: {"model": Convolutional(), "grow": {2: 0.6, 3: 0.7}, "augmentation": CropFlip(1)},
     "averaged": lambda: {"model": small_resnet(), "averaging": 0.8},
+    "drawing": lambda: {"objective": drawing},
+    "remembering": lambda: {"objective": Remembering()},
 }
 
 

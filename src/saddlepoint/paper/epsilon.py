@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 
 from saddlepoint.attacks import PGD, Attack, described
-from saddlepoint.lab import Lab, Measurement, Settings
+from saddlepoint.errors import InputError
+from saddlepoint.lab import Lab, Measurement, Settings, listed
 from saddlepoint.measure.accuracy import evaluate
 from saddlepoint.measure.autoattack import AutoAttack
 from saddlepoint.measure.result import Curve, Key, Result, interval
@@ -30,6 +31,10 @@ PAPERS_OWN = {"square": "Decision-boundary attack"}  # where the paper takes ano
 
 def needs(lab: Lab) -> dict[Place, list[Measurement[Result[Curve]]]]:
     settings = lab.cfg.report.epsilon
+    for norm in ("linf", "l2"):
+        listed(f"report.epsilon.{norm}", settings[norm])
+        if not settings[norm]:
+            raise InputError(f"report.epsilon.{norm}=[]; expected at least one eps, such as [0,0.1]")
     return {
         (norm, training, attack): [Measurement((settings.model, training, 0), partial(curve, name=attack, norm=norm))]
         for norm in ("linf", "l2")

@@ -103,7 +103,16 @@ def history(network: Network) -> Measurement[History]:
 
     def make(lab: Lab, subject: Subject, _: Subject | None) -> History:
         path = subject.directory.history
-        return read_csv(path) if path.exists() else []
+        if not path.exists():
+            return []
+        rows = read_csv(path)
+        try:
+            whole = [float(value) for row in rows for value in row.values()]
+        except (TypeError, ValueError):
+            whole = []
+        if not whole:
+            raise InputError(f"{path} is damaged; restore it, or train again with overwrite=true")
+        return rows
 
     return Measurement(network, make)
 

@@ -96,14 +96,16 @@ class RunDirectory:
             with contextlib.suppress(OSError):  # on a full disk it is held all the same
                 file.truncate(0)
                 os.write(file.fileno(), str(os.getpid()).encode())
+            for left in self.path.glob("*.part"):  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
             yield
 
     def write_state(self, state: dict[str, Any]) -> None:
         """The state before it stays until this one is on the disk and reads back right."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        new = self.path / "new.pt"
-        write_atomically(new, SEAL + hashlib.sha256(buffer.getvalue()).hexdigest().encode() + b"\n" + buffer.getvalue())
+        new, content = self.path / "new.pt", buffer.getvalue()
+        write_atomically(new, SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
         try:
             _unsealed(new)
         except ValueError:

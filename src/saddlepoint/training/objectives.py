@@ -6,7 +6,10 @@ makes the examples and returns L on them; the loop around it is the same for all
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -23,7 +26,10 @@ class Objective(Protocol):
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, progress: float
     ) -> tuple[Tensor, Tensor]:
-        """Losses (n,) and logits (n, classes). `progress` runs from 0 to 1 over the training."""
+        """Losses (n,) and logits (n, classes). `progress` runs from 0 to 1 over the training.
+
+        What it remembers from step to step is kept for a resumed training if it has state_dict and load_state_dict.
+        """
         ...
 
 
@@ -46,18 +52,49 @@ def checked(returned: Any, n: int, classes: int) -> tuple[Tensor, Tensor]:
 def tried(objective: Objective, model: nn.Module, x: Tensor, y: Tensor, classes: int) -> None:
     """Raises InputError if it fails on a few images (n, c, h, w), or returns what cannot be trained on.
 
-    The model, and what draws from torch's generators, are as before afterwards.
+    The model, and what draws from torch's generators, are as before afterwards; so is an objective with a state_dict.
     """
     weights = [each for each in model.parameters() if each.requires_grad]
     if not weights:
         raise InputError("the network has no weights to train: none has requires_grad")
     noise = torch.Generator(x.device).manual_seed(0)
-    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), undisturbed(model, "train"):
+    if hasattr(objective, "state_dict"):
+        objective = copy.deepcopy(objective)
+    with (
+        torch.random.fork_rng([x.device] if x.device.type == "cuda" else []),
+        undisturbed(model, "train"),
+        _same_weights(model, weights),
+    ):
         with own.reported("training.objective fails ({})"):
             for progress in (0.0, 1.0):
                 losses, _ = checked(objective(model, x, y, noise, progress), len(y), classes)
         if all(each is None for each in torch.autograd.grad(losses.sum(), weights, allow_unused=True)):
             raise InputError("training.objective returned losses that do not depend on the weights")
+
+
+@contextmanager
+def _same_weights(model: nn.Module, weights: list[nn.Parameter]) -> Iterator[None]:
+    """Raises InputError if the weights are changed inside, or were others in the last pass. They are as before then."""
+    before = [each.detach().clone() for each in weights]
+
+    def changed() -> bool:
+        return not all(map(torch.equal, weights, before))
+
+    others: list[bool] = []
+    watch = model.register_forward_pre_hook(lambda *_: others.append(changed()))
+    try:
+        yield
+    finally:
+        watch.remove()
+        moved = changed()
+        with torch.no_grad():
+            for each, values in zip(weights, before, strict=True):
+                each.copy_(values)
+    if moved or others[-1:] == [True]:
+        raise InputError(
+            "training.objective changes the network's weights; to compute with others, "
+            "torch.func.functional_call(model, weights, x) leaves them as they are"
+        )
 
 
 def _described(returned: object) -> str:

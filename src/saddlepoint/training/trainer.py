@@ -18,7 +18,14 @@ from tqdm import tqdm
 from saddlepoint.data import Batches, Data
 from saddlepoint.errors import InputError, Stopped
 from saddlepoint.files import sha256, write_atomically, write_csv
-from saddlepoint.runtime import Runtime, duration, generator, noted_signals
+from saddlepoint.runtime import (
+    Runtime,
+    duration,
+    generator,
+    noted_signals,
+    restore_everywhere,
+    states_everywhere,
+)
 from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import RunDirectory, weights_file
 from saddlepoint.training.monitor import Monitor
@@ -231,7 +238,8 @@ class Trainer:
         # Until the next row each process has buffers of its own, and an attack in eval mode uses them.
         several = self.processes.count > 1
         buffers = [buffer.cpu() for each in self.networks for buffer in each.buffers()] if several else []
-        own = {"buffers": buffers, **{name: each.get_state() for name, each in self.generators.items()}}
+        own = {"buffers": buffers, "everywhere": states_everywhere(), "objective": self._remembered()}
+        own |= {name: each.get_state() for name, each in self.generators.items()}
         processes = self.processes.gather(own)
         if not self.processes.first:
             return
@@ -253,6 +261,11 @@ class Trainer:
                 "best_file": torch.tensor(np.frombuffer(self.best_file, np.uint8)),
             }
         )
+
+    def _remembered(self) -> Any:
+        """By an objective of your own; None for most, which remember nothing."""
+        state_dict = getattr(self.objective, "state_dict", None)
+        return state_dict() if state_dict else None
 
     def _restore(self) -> None:
         state = self.directory.read_state()
@@ -288,8 +301,12 @@ class Trainer:
         for buffer, values in zip(buffers, own["buffers"], strict=bool(own["buffers"])):
             buffer.copy_(values)
         self.optimizer.load_state_dict(state["optimizer"])
+        if "everywhere" in own:  # which earlier versions did not keep
+            restore_everywhere(own["everywhere"])
         for name, each in self.generators.items():
             each.set_state(own[name].cpu())
+        if own.get("objective") is not None:
+            self.objective.load_state_dict(own["objective"])  # type: ignore[attr-defined]
         self.batches.load_state_dict(state["batches"])
         self.window.copy_(state["window"])
         self.step, self.seconds, self.rows, self.best = (state[key] for key in ("step", "seconds", "rows", "best"))
