@@ -45,7 +45,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path / "mine")
     yield tmp_path / "mine"
-    sys.modules.pop("mine", None)
+    for name in ("mine", "momentum"):
+        sys.modules.pop(name, None)
 
 
 def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,12 +60,15 @@ def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_readme_has_the_example() -> None:
     assert sorted(FILES) == [
+        "mine/attack/momentum.yaml",
+        "mine/experiment/momentum.yaml",
         "mine/experiment/shapes.yaml",
         "mine/mine.py",
         "mine/model/mynet.yaml",
+        "mine/momentum.py",
         "mine/training/mixed.yaml",
     ]
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 7
 
 
 def test_the_readme_example_runs(mine: Path, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +89,7 @@ def test_the_readme_example_runs(mine: Path, command: Run, tmp_path: Path, monke
         settings = list(small[script])
         if "experiment=shapes" in arguments:
             settings = ["recipe.epochs=2", "recipe.evaluations=1", "recipe.batch_size=20"]
-        if "trainings=[mixed]" in arguments:
+        if "trainings=[mixed]" in arguments or "experiment=momentum" in arguments:
             settings += small["train.py"]
         outcome = command(script, *arguments, *settings, f"output_dir={tmp_path}/out")
         assert outcome.status == 0, (line, outcome.err)
@@ -93,8 +97,10 @@ def test_the_readme_example_runs(mine: Path, command: Run, tmp_path: Path, monke
             tensors = load_file(*(tmp_path / "out/digits").glob("mynet-mixed,*/seed0/last.safetensors"))
             inner = {f"module.{name.removeprefix('network.')}": tensor for name, tensor in tensors.items()}
             torch.save({"state_dict": inner, "epoch": 3}, tmp_path / "theirs.pt")
-        assert "mynet" in outcome.out or "shapes" in outcome.out
+        assert any(name in outcome.out for name in ("mynet", "shapes", "momentum"))
     tables = {path.parent.parent.name: path.read_text() for path in (tmp_path / "out/digits").rglob("*first100.md")}
+    (momentum,) = (tables.pop(name) for name, text in list(tables.items()) if "| momentum |" in text)
+    assert "PGD simple" in momentum
     naturals = {re.search(r"Natural \| ([\d.]+ \(.*?\))", text)[1] for text in tables.values()}  # type: ignore[index]
     assert len(tables) == 2
     assert len(naturals) == 1  # the imported weights are the trained ones

@@ -163,7 +163,7 @@ class PGD:
 
     def ascend(self, model: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One step: (the next iterate, this iterate's per-example objective), both detached."""
-        grad, logits = self._gradient(model, x_adv, y)
+        grad, logits = self.gradient(model, x_adv, y)
         return self._step(x_adv, grad, self.threat.projection(x)), self.objective(logits, y)
 
     def objective(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class PGD:
         loss = function(logits.float(), y)
         return -loss if self.targeted else loss
 
-    def _gradient(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Of what is ascended at x, and the logits there; both detached."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
@@ -203,7 +203,7 @@ class PGD:
     def blind(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Examples that are not broken where a run starts and have no gradient there: zero or not finite. Bool (n,)."""
         with undisturbed(model, self.model_mode):
-            grad, logits = self._gradient(model, self.start(x, generator), y)
+            grad, logits = self.gradient(model, self.start(x, generator), y)
         flat = grad.flatten(1)
         return ~(flat.isfinite().all(1) & (flat.any(1) | self._broken(logits, y)))
 
@@ -222,7 +222,7 @@ class PGD:
         with undisturbed(model, self.model_mode):
             x_adv, project = self.start(x, generator), self.threat.projection(x)
             for _ in range(self.steps):
-                grad, _ = self._gradient(model, x_adv, y)
+                grad, _ = self.gradient(model, x_adv, y)
                 x_adv = self._step(x_adv, grad, project)
         return x_adv
 
