@@ -20,7 +20,6 @@ from saddlepoint.training.checkpoint import RunDirectory
 
 torch.set_num_threads(1)  # for what a module prepares, too
 # Commands read the same configs a thousand times here: by the same parser, written in C.
-PURE = yaml.SafeLoader
 yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")

@@ -64,7 +64,7 @@ ELSEWHERE_CALLED = {
     "bs": "batch_size",
     "epsilon": "threat.eps",
     **dict.fromkeys(("ema", "ema_decay", "swa"), "recipe.averaging"),
-    **dict.fromkeys(("init_from", "pretrained", "resume", "checkpoint", "weights"), "init"),
+    **dict.fromkeys(("init_from", "pretrained", "weights"), "init"),
     "wandb": "logger",
 }
 
@@ -313,6 +313,8 @@ def _refuse_unread(cfg: DictConfig) -> None:
         key = override.key_or_group
         group = {"@", "/"} & set(key) or any((folder / key).is_dir() for folder in [CONFIGS, *_brought()])
         if not (override.is_add() or override.is_force_add()) or group or key in settings("train"):
+            continue
+        if OmegaConf.select(cfg, key) is None:  # what follows took it away
             continue
         above = list(itertools.accumulate(key.split("."), "{}.{}".format))
         nodes = [OmegaConf.select(cfg, each) for each in above]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import io
 import json
@@ -11,10 +12,10 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,21 +23,37 @@ from saddlepoint.errors import InputError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """The whole content or nothing: to a new file of this process's own, flushed to the disk, and renamed."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """The whole content or nothing: to a new file, flushed to the disk, and renamed. Of two writers the last counts."""
+    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with _held(part) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
         raise InputError(
             f"cannot write {path} ({error.strerror}); correct that, or choose another place with output_dir=..."
         ) from None
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[BinaryIO]:
+    """The file, empty, for this process alone."""
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                renamed = not os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                renamed = True
+            if not renamed:  # by whoever held it before
+                file.truncate(0)
+                yield file
+                return
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

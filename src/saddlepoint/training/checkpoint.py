@@ -96,8 +96,6 @@ class RunDirectory:
             with contextlib.suppress(OSError):  # on a full disk it is held all the same
                 file.truncate(0)
                 os.write(file.fileno(), str(os.getpid()).encode())
-            for left in self.path.glob("*.part"):  # by a process that was killed while it wrote
-                left.unlink(missing_ok=True)
             yield
 
     def write_state(self, state: dict[str, Any]) -> None:
