@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import itertools
 import logging
 import os
@@ -35,7 +36,7 @@ from omegaconf.errors import (
 )
 
 from saddlepoint.errors import InputError, Stopped, flag, nearest
-from saddlepoint.runs import CONFIGS, KINDS, chosen, compose, one_line, placeholder, quoted
+from saddlepoint.runs import CONFIGS, DIRECTIVES, KINDS, chosen, compose, one_line, placeholder, quoted
 from saddlepoint.runtime import STOPS, part
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             composed.clear()
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us instead of being printed with hints
             logging.getLogger("matplotlib").setLevel(logging.WARNING)
+            logging.raiseExceptions = False  # where nobody reads on, as after `| head`, the work goes on in silence
             handlers = {each: signal.signal(each, _stop) for each in STOPS}
             try:
                 sys.argv[1:] = arguments(sys.argv[1:], config_name)
@@ -213,6 +215,8 @@ def arguments(typed: Sequence[str], config_name: str) -> list[str]:
         else:
             overrides.append(each)
     sweeps = bool({"-m", "--multirun"} & set(options))
+    if sweeps and {"--cfg", "-c"} & set(options):
+        raise InputError("--cfg shows the settings of one run; leave out -m, and choose one value of each sweep")
     quoted = [_quoted(each, sweeps) for each in overrides]
     _refuse([_parsed(each) for each in quoted], sweeps, config_name)
     if config_name == "evaluate":
@@ -402,8 +406,11 @@ def _explain(error: Exception, config_name: str) -> str:
     if isinstance(cause, MissingMandatoryValue):
         return f"{name} is not set; add {name}=..."
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and not isinstance(error, OmegaConfBaseException):
+        above, _, last = str(name).rpartition(".")
+        if last in DIRECTIVES:
+            return f"to replace {above} as a whole, write '~{above}' '+{above}={{_target_: ...}}'"
         made = cause.parent_node.get("_target_") if isinstance(cause.parent_node, DictConfig) else None
-        more = f", or put + in front to pass it to {made}" if made else ""
+        more = f", or put + in front to pass it to {made}" if made and _takes(made, last) else ""
         near = nearest(str(name), settings(config_name))
         return f"unknown setting {name!r}{near}; see all of them with --cfg job{more}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
@@ -414,6 +421,15 @@ def _explain(error: Exception, config_name: str) -> str:
         return f"{name}: {str(cause).splitlines()[0]}"
     culprit = _culprit(config_name)
     return one_line(error) if culprit is None else _explain_override(culprit, error, config_name)
+
+
+def _takes(target: Any, argument: str) -> bool:
+    """Whether a `_target_` may be called with this argument, as far as one can tell."""
+    try:
+        parameters = inspect.signature(hydra.utils.get_object(target)).parameters
+    except Exception:  # noqa: BLE001 (importing it runs somebody's code)
+        return True
+    return argument in parameters or any(each.kind == each.VAR_KEYWORD for each in parameters.values())
 
 
 def _explain_override(culprit: str, error: Exception, config_name: str) -> str:

@@ -130,8 +130,8 @@ class Wandb(Tracker):
         """Before wandb.init: falling back to offline after a failed online start would wait for its time-out."""
         if self.mode != "auto":
             return self.mode
-        if "WANDB_MODE" in os.environ:
-            return os.environ["WANDB_MODE"]
+        if mode := os.environ.get("WANDB_MODE"):
+            return mode
         import wandb
 
         try:
