@@ -35,16 +35,27 @@ Bounds = tuple[float, float]
 
 
 class Norm(Protocol):
-    """Geometry of the ball {x + delta : ||delta|| <= eps}."""
+    """Geometry of the ball {x + delta : ||delta|| <= eps}, for images (n, ...)."""
 
     @staticmethod
-    def size(delta: Tensor) -> Tensor: ...
+    def size(delta: Tensor) -> Tensor:
+        """The norm of each perturbation, (n,)."""
+        ...
+
     @staticmethod
-    def random(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor: ...
+    def random(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+        """A uniformly random point of each ball, which may be out of bounds."""
+        ...
+
     @staticmethod
-    def ascend(x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor: ...
+    def ascend(x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+        """The steepest step of this size in this norm, which may leave the ball."""
+        ...
+
     @staticmethod
-    def projection(x: Tensor, eps: float, bounds: Bounds) -> Callable[[Tensor], Tensor]: ...
+    def projection(x: Tensor, eps: float, bounds: Bounds) -> Callable[[Tensor], Tensor]:
+        """A function that moves images into the balls around x, then into the bounds."""
+        ...
 
 
 class Linf:

@@ -19,7 +19,7 @@ class Key:
         checkpoint, checkpoint_sha256, data_sha256, code: left to the Subject; the last two are of data that are not
             published, and of the code of a network of one's own.
         attack: its description, empty for no attack (null in the file); of a Curve its name.
-        settings: of a Curve, the attack's description at the largest eps.
+        settings: of a Curve, the attack's description at the last eps.
         of: how many test images there are, of which the first `examples` are measured.
         source: the checkpoint on which the examples are made, in a black-box attack.
     """

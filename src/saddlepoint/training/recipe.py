@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class Recipe:
                 )
             before = (size, until)
 
-    @property
+    @cached_property
     def stages(self) -> list[tuple[int, float]]:
         """The sizes before the images are whole, and the progress at which each ends."""
         if not isinstance(self.grow, Mapping | None):
