@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from saddlepoint.adopt import check
+from saddlepoint.adopt import rehearse
 from saddlepoint.cli import entry
 from saddlepoint.errors import InputError
 from saddlepoint.files import sha256
@@ -23,7 +23,6 @@ from saddlepoint.lab import next_command
 from saddlepoint.runs import Run, build, own_code
 from saddlepoint.runtime import Runtime, generator, provenance
 from saddlepoint.training import Recipe, Trainer
-from saddlepoint.training.objectives import tried
 from saddlepoint.training.static import replaced
 
 log = logging.getLogger("train")
@@ -46,16 +45,7 @@ def main(cfg: DictConfig) -> None:
     runtime.processes.gather(None)
     data = build(cfg.dataset.data).to(runtime.torch_device)
     recipe: Recipe = build(cfg.trainer)
-    few, share = data.train.take(8), max(1, recipe.batch_size // runtime.processes.count)
-    looked = {"training_batch": share, "trust": cfg.trust_network}
-    check(model, few.images(slice(None)), data.classes, **looked)
-    for size, _ in recipe.stages:
-        try:
-            check(model, few.resized(size).images(slice(None)), data.classes, **looked)
-        except InputError as error:
-            raise InputError(f"recipe.grow={recipe.grow}: {error}") from None
-    shown = slice(min(2, recipe.batch_size))
-    tried(objective, model, few.images(shown), few.labels[shown], data.classes)
+    rehearse(model, objective, recipe, data, max(1, recipe.batch_size // runtime.processes.count), cfg.trust_network)
     source = run.source()
     if source:  # examples made once, before the training
         network = source.load("last", runtime.torch_device)

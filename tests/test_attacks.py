@@ -721,6 +721,12 @@ def test_batches_that_do_not_fit_are_refused(x: Tensor, y: Tensor, message: str)
         PGD(BALL, 2)(linear(torch.rand(3, 4)).to(x.dtype), x, y, seeded(0))
 
 
+def test_restarts_need_a_loss_for_each_image() -> None:
+    attack = PGD(BALL, 1, loss=nn.functional.cross_entropy, restarts=2)
+    with pytest.raises(InputError, match=r"attack\.loss returns shape \(\); expected one loss for each image"):
+        attack(linear(torch.rand(3, 4)), torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), seeded(0))
+
+
 def test_restarts_that_repeat_one_run_are_mentioned(caplog: pytest.LogCaptureFixture) -> None:
     PGD(BALL, 3, restarts=2, random_start=False)
     assert "are one run, repeated" in caplog.text

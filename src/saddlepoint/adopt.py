@@ -16,11 +16,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from saddlepoint.attacks import undisturbed
+from saddlepoint.data import Data
 from saddlepoint.errors import InputError
 from saddlepoint.losses import CrossEntropy, surrogate
 from saddlepoint.models import Normalized
 from saddlepoint.own import reported
+from saddlepoint.training import Recipe
 from saddlepoint.training.checkpoint import widened
+from saddlepoint.training.objectives import Objective, tried
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +184,23 @@ def check(model: nn.Module, x: Tensor, classes: int, *, training_batch: int | No
                     _suspect(model, x, logits, gradient)
             except InputError as error:
                 raise InputError(f"{error}; trust_network=true takes it as it is") from None
+
+
+def rehearse(
+    model: nn.Module, objective: Objective, recipe: Recipe, data: Data, training_batch: int, trust: bool = False
+) -> None:
+    """Raises InputError if a training would fail: the network on images of every size, or the objective on a few."""
+    few = data.train.take(8)
+    for size in (None, *(size for size, _ in recipe.stages)):
+        try:
+            x = few.resized(size).images(slice(None))
+            check(model, x, data.classes, training_batch=training_batch, trust=trust)
+        except InputError as error:
+            if size is None:
+                raise
+            raise InputError(f"recipe.grow={recipe.grow}: {error}") from None
+    shown = slice(min(2, recipe.batch_size))
+    tried(objective, model, few.images(shown), few.labels[shown], data.classes)
 
 
 def _looked_at(model: nn.Module, x: Tensor, classes: int, when: str = "") -> tuple[Tensor, Tensor]:

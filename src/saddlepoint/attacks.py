@@ -261,7 +261,10 @@ class PGD:
         # In float32, as scored: an example that only a lower precision calls broken would get no more restarts.
         with undisturbed(model), torch.autocast(x_adv.device.type, enabled=False):
             logits = model(x_adv)
-        return self.ascended(logits, y), self._broken(logits, y, true)
+        ascended = self.ascended(logits, y)
+        if ascended.shape != y.shape:
+            raise InputError(f"attack.loss returns shape {tuple(ascended.shape)}; expected one loss for each image")
+        return ascended, self._broken(logits, y, true)
 
 
 def _refuse_batch(x: Tensor, y: Tensor) -> None:
