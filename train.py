@@ -21,7 +21,7 @@ from saddlepoint.errors import InputError
 from saddlepoint.files import sha256
 from saddlepoint.lab import next_command
 from saddlepoint.runs import Run, build, own_code
-from saddlepoint.runtime import Runtime, generator, provenance
+from saddlepoint.runtime import Runtime, generator, provenance, seeded
 from saddlepoint.training import Recipe, Trainer
 from saddlepoint.training.static import replaced
 
@@ -39,7 +39,9 @@ def main(cfg: DictConfig) -> None:
     if runtime.processes.first:
         logging.getLogger().setLevel(cfg.logger.level)
     model = run.first_network().to(runtime.torch_device)
-    objective, monitor, tracker = build(cfg.training.objective), build(cfg.monitor), build(cfg.logger.tracker)
+    with seeded(generator(cfg.seed, "objective").initial_seed()):  # yours may draw, too
+        objective = build(cfg.training.objective)
+    monitor, tracker = build(cfg.monitor), build(cfg.logger.tracker)
     if runtime.processes.first:
         build(cfg.dataset.data)  # one process downloads what is missing, before the others look
     runtime.processes.gather(None)

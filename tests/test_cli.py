@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ import torch
 from command_line import TINY, Run, refused
 from omegaconf import OmegaConf
 
+from saddlepoint import cli
 from saddlepoint.cli import _memory, arguments
 from saddlepoint.errors import InputError
 from saddlepoint.measure.subject import Subject
 from saddlepoint.runs import CONFIGS, compose
+from saddlepoint.runtime import STOPS
 from saddlepoint.training.trainer import Trainer
 
 
@@ -298,3 +301,19 @@ def test_a_replaced_optimizer_trains(command: Run, tmp_path: Path) -> None:
 )
 def test_what_random_overrides_found(command: Run, tmp_path: Path, script: str, typed: list[str], said: str) -> None:
     assert refused(command(script, *typed, f"output_dir={tmp_path}"), said)
+
+
+def test_only_the_first_process_speaks_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun ends the others once it has left, so they wait."""
+    waited: list[float] = []
+    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    handlers = {each: signal.getsignal(each) for each in STOPS}
+    try:
+        for rank, expected in (("0", []), ("1", [5])):
+            monkeypatch.setenv("RANK", rank)
+            with pytest.raises(SystemExit):
+                cli._leave("wrong")
+            assert waited == expected
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import os
@@ -9,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from torch import nn
 from saddlepoint import own
 from saddlepoint.attacks import PGD
 from saddlepoint.data import fingerprint
-from saddlepoint.files import read_json
+from saddlepoint.files import digest, read_json
 from saddlepoint.threat import Threat
 
 Run = Callable[..., Outcome]
@@ -45,8 +47,14 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path / "mine")
     yield tmp_path / "mine"
-    for name in ("mine", "momentum"):
+    for name in ("mine", "momentum", "mydata"):
         sys.modules.pop(name, None)
+
+
+def forget() -> None:
+    """What this process read of your files: as the next command, which is another process."""
+    own._as_first_seen.cache_clear()
+    own._named.cache_clear()
 
 
 def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +159,7 @@ def test_what_your_changed_code_made_is_measured_again(mine: Path, command: Run,
         file = mine / "mine.py"
         file.write_text(file.read_text().replace(old, new))
         sys.modules.pop("mine", None)
-        own._as_first_seen.cache_clear()
+        forget()
 
     def results() -> int:
         return len(list((tmp_path / "out").rglob("results/last-*.json")))
@@ -187,7 +195,7 @@ def test_an_attack_of_your_own_is_another_when_its_code_is(
         (tmp_path / "own_help.py").write_text(text)
         for name in ("own_help", "own_loss"):
             sys.modules.pop(name, None)
-        own._as_first_seen.cache_clear()
+        forget()
         assert command("scripts/accuracy_table.py", *common, *rows).status == 0
         names.append({path.name for path in (tmp_path / "out").rglob("results/last-*.json")})
     assert names[0] == names[1]
@@ -217,17 +225,69 @@ def test_an_attack_of_your_own_is_another_when_a_setting_is(
     sys.modules.pop("own_attack", None)
 
 
-def test_a_constant_that_your_code_imports_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from own_constants import SCALE\n",
+        "try:\n    from .own_constants import SCALE\nexcept ImportError:\n    from own_constants import SCALE\n",
+    ],
+)
+def test_a_constant_that_your_code_imports_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "own_user.py").write_text("from own_constants import SCALE\n\ndef scaled(x): return SCALE * x\n")
+    (tmp_path / "own_user.py").write_text(f"{statement}\ndef scaled(x): return SCALE * x\n")
     codes = []
     for text in ("SCALE = 1\n", "SCALE = -1\n"):
         (tmp_path / "own_constants.py").write_text(text)
         for name in ("own_user", "own_constants"):
             sys.modules.pop(name, None)
-        own._as_first_seen.cache_clear()
+        forget()
         codes.append(own.code(importlib.import_module("own_user").scaled))
     assert codes[0] != codes[1]
+
+
+def test_your_code_is_the_same_before_and_after_it_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_late.py").write_text("SCALE = 2\n")
+    (tmp_path / "own_early.py").write_text("def scaled(x):\n    import own_late\n    return own_late.SCALE * x\n")
+    scaled = importlib.import_module("own_early").scaled
+    before = own.code(scaled)
+    assert scaled(1) == 2
+    assert own.code(scaled) == before
+    (tmp_path / "own_early.py").write_text("def scaled(\n")  # edited while a command runs
+    assert own.code(scaled) == before
+
+
+class Hinge(nn.Module):
+    def __init__(self, margin: float, weights: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.margin = margin
+        self.register_buffer("weights", weights)
+
+
+def test_every_kind_of_attribute_of_an_attack_counts() -> None:
+    values = [
+        Hinge(1.0),
+        Hinge(50.0),
+        Hinge(1.0, torch.ones(2)),
+        Hinge(1.0, torch.zeros(2)),
+        {1, 2},
+        Path("a"),
+        Path("b"),
+    ]
+    values += [
+        np.arange(3),
+        np.arange(3.0),
+        torch.float32,
+        functools.partial(shapes, 1),
+        functools.partial(shapes, 2),
+        [],
+    ]
+    made = [own.settings(types.SimpleNamespace(value=value)) for value in values]
+    again = [own.settings(types.SimpleNamespace(value=copy.deepcopy(value))) for value in values]
+    assert made == again
+    assert len({digest(each) for each in made}) == len(values)
 
 
 def test_files_of_yours_that_take_a_name_of_ours_are_others(mine: Path, command: Run, tmp_path: Path) -> None:
@@ -249,16 +309,15 @@ def test_files_of_yours_that_take_a_name_of_ours_are_others(mine: Path, command:
     for text, expected in ((loader, 1), (loader + "\n# changed\n", 2)):
         (mine / "mydata.py").write_text(text)
         sys.modules.pop("mydata", None)
-        own._as_first_seen.cache_clear()
+        forget()
         assert command("scripts/accuracy_table.py", *brought, *common, *chosen).status == 0
         assert len(list((tmp_path / "out").rglob("results/*.json"))) == expected
-    sys.modules.pop("mydata", None)
 
 
 def test_all_is_reproduced_with_a_network_of_your_own(mine: Path, tmp_path: Path) -> None:
     """Its trainings are processes of their own, which find its files too."""
     chosen = ["items=[accuracy]", "models=[mynet]", "trainings=[standard]", "evaluation.attacks=[natural]"]
-    subprocess.run(
+    done = subprocess.run(
         [
             sys.executable,
             "scripts/reproduce.py",
@@ -270,10 +329,25 @@ def test_all_is_reproduced_with_a_network_of_your_own(mine: Path, tmp_path: Path
         ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(mine), os.environ.get("PYTHONPATH", "")])},
-        check=True,
         capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
     assert list((tmp_path / "out/digits").glob("mynet-standard,*/seed0/results/last-natural-*.json"))
+
+
+@pytest.mark.parametrize("reference", ["${oc.select:model.extra,3}", "${.extra}", "${model.${.which}}"])
+def test_a_setting_of_your_own_that_your_files_read_may_be_added(
+    mine: Path, command: Run, tmp_path: Path, reference: str
+) -> None:
+    (mine / "model" / "reading.yaml").write_text(
+        f"# @package _global_\nmodel: {{name: reading, capacity: '{reference}', which: extra}}\n"
+    )
+    added = ["--config-dir", str(mine), "model=reading", "+model.extra=2", *TINY, f"output_dir={tmp_path}/out"]
+    outcome = command("train.py", *added, "training=standard")
+    assert outcome.status == 0, outcome.err
+    (stored,) = (tmp_path / "out").rglob("config.yaml")
+    assert yaml.safe_load(stored.read_text())["model"]["capacity"] == 2
 
 
 def test_only_your_code_counts() -> None:

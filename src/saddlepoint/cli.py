@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import itertools
@@ -104,7 +105,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             composed.clear()
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach us instead of being printed with hints
             logging.getLogger("matplotlib").setLevel(logging.WARNING)
-            logging.raiseExceptions = False  # where nobody reads on, as after `| head`, the work goes on in silence
+            logging.raiseExceptions = False  # after `| head` the work continues without log messages
             handlers = {each: signal.signal(each, _stop) for each in STOPS}
             try:
                 sys.argv[1:] = arguments(sys.argv[1:], config_name)
@@ -128,6 +129,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable
             else:
                 part()
             finally:
+                logging.raiseExceptions = True
                 for each, handler in handlers.items():
                     signal.signal(each, handler)
 
@@ -311,22 +313,36 @@ def _refuse(overrides: Sequence[Override], sweeps: bool, config_name: str) -> No
 
 def _refuse_unread(cfg: DictConfig) -> None:
     """Raises InputError for a setting that was added where nothing reads it: it would only change the run's name."""
-    written = str(OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])))
-    read = set(re.findall(r"\$\{([\w.]+)", written))
-    for override in map(_parsed, HydraConfig.get().overrides.task):
+    command = HydraConfig.get()
+    for override in map(_parsed, command.overrides.task):
         key = override.key_or_group
-        group = {"@", "/"} & set(key) or any((folder / key).is_dir() for folder in [CONFIGS, *_brought()])
+        group = {"@", "/"} & set(key) or key in command.runtime.choices
         if not (override.is_add() or override.is_force_add()) or group or key in settings("train"):
             continue
         if OmegaConf.select(cfg, key) is None:  # what follows took it away
             continue
-        above = list(itertools.accumulate(key.split("."), "{}.{}".format))
-        nodes = [OmegaConf.select(cfg, each) for each in above]
+        nodes = [OmegaConf.select(cfg, each) for each in itertools.accumulate(key.split("."), "{}.{}".format)]
         passed_on = any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
-        if not (passed_on or {*above} & read or any(each.startswith(f"{key}.") for each in read)):
-            last = above[-1].rpartition(".")[2]
+        if not passed_on and _others(cfg, key, "a") == _others(cfg, key, "b"):
+            last = key.rpartition(".")[2]
             near = nearest(ELSEWHERE_CALLED.get(last, last), settings("train"))
             raise InputError(f"{override.input_line}: nothing reads {key}{near}; see all settings with --cfg job")
+
+
+def _others(cfg: DictConfig, key: str, value: str) -> Any:
+    """All other settings, resolved, where this one has the value; where one of them then fails, what equals nothing."""
+    changed = copy.deepcopy(cfg)
+    OmegaConf.set_struct(changed, False)
+    OmegaConf.update(changed, key, value, merge=False)
+    try:
+        whole = node = cast(Any, OmegaConf.to_container(changed, resolve=True))
+    except OmegaConfBaseException:
+        return object()
+    *parents, last = key.split(".")
+    for each in parents:
+        node = node[each if each in node else int(each)]
+    del node[last if last in node else int(last)]
+    return whole
 
 
 def _compare_kinds(cfg: DictConfig) -> None:
@@ -394,7 +410,7 @@ def _explain(error: Exception, config_name: str) -> str:
         if group == "hydra/launcher" and given.startswith("submitit"):
             return "hydra/launcher=slurm needs a package that is not installed: pip install -e .[slurm]"
         if group.startswith("recipe/") or group == "report":  # which are looked for on behalf of dataset=...
-            if given in _choices("dataset"):
+            if given in _choices("dataset") and group in ("recipe/paper", "recipe/fast", "report"):
                 return (
                     f"dataset={given} has no {group}/{given}.yaml; write one for your own, such as 'defaults: [digits]'"
                 )

@@ -28,13 +28,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _held(part) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            part.replace(path)
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                part.replace(path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    part.unlink()
+                raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise InputError(
             f"cannot write {path} ({error.strerror}); correct that, or choose another place with output_dir=..."
         ) from None
@@ -45,7 +48,8 @@ def _held(path: Path) -> Iterator[BinaryIO]:
     """The file, empty, for this process alone."""
     while True:
         with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # some file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 renamed = not os.path.samestat(os.fstat(file.fileno()), path.stat())
             except FileNotFoundError:

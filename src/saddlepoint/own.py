@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 
 from saddlepoint.errors import InputError
@@ -20,6 +22,7 @@ from saddlepoint.files import digest, sha256
 
 PACKAGE = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+MODULES_OWN = frozenset(vars(torch.nn.Module()))  # attributes that every module has
 
 
 def code(*used: object) -> str | None:
@@ -49,20 +52,32 @@ def code(*used: object) -> str | None:
 
 def _imported(module: ModuleType, file: Path) -> list[ModuleType]:
     """What its import statements name: a number or a text does not say where it was imported from."""
-    if file.suffix != ".py":
-        return []
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {each.name for each in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
-            names |= {base, *(f"{base}.{each.name}" for each in node.names)}
+    names = _named(file, module.__package__ or "") if file.suffix == ".py" else ()
     return [sys.modules[name] for name in names if name in sys.modules]
 
 
+@lru_cache(None)
+def _named(file: Path, package: str) -> frozenset[str]:
+    """The modules that import statements outside functions name; read once, as `_as_first_seen` is."""
+    names: set[str] = set()
+    left: list[ast.AST] = []
+    with suppress(SyntaxError, ValueError, OSError):  # it was edited meanwhile
+        left = [ast.parse(file.read_bytes())]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Import):
+            names |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            with suppress(ImportError):  # `from . import x`, tried in a module that is in no package
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                names |= {base, *(f"{base}.{each.name}" for each in node.names)}
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            left += ast.iter_child_nodes(node)
+    return frozenset(names)
+
+
 def settings(made: object) -> dict[str, object]:
-    """The attributes of an object of yours, as plain values; of what is none, such as a tensor, the type alone."""
+    """The attributes of an object of yours as plain values; of tensors and arrays, a digest of their content."""
     return {name: _plain(value, 0) for name, value in sorted(getattr(made, "__dict__", {}).items())}
 
 
@@ -73,13 +88,25 @@ def _plain(value: object, depth: int) -> object:
         return {str(key): _plain(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each, depth + 1) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
     if isinstance(value, functools.partial):
         return [_plain(each, depth + 1) for each in (value.func, value.args, value.keywords)]
     named = value if hasattr(value, "__qualname__") else type(value)
     kind = f"{named.__module__}.{named.__qualname__}"
-    if named is value or isinstance(value, torch.Tensor | torch.nn.Module | torch.Generator) or depth > 5:
+    if named is value or isinstance(value, torch.Generator) or depth > 5:
         return kind
-    return [kind, {name: _plain(each, depth + 1) for name, each in sorted(getattr(value, "__dict__", {}).items())}]
+    if isinstance(value, torch.Tensor | np.ndarray):
+        tensor = torch.as_tensor(value).detach().cpu().contiguous()
+        content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        return [kind, str(tensor.dtype), list(tensor.shape), hashlib.sha256(content).hexdigest()]
+    attributes = dict(getattr(value, "__dict__", {}))
+    if isinstance(value, torch.nn.Module):
+        attributes = {name: each for name, each in attributes.items() if name not in MODULES_OWN}
+        attributes |= {**dict(value.named_children()), "state": value.state_dict()}
+    elif not attributes and " at 0x" not in repr(value):
+        return [kind, repr(value)]
+    return [kind, {name: _plain(each, depth + 1) for name, each in sorted(attributes.items())}]
 
 
 def _file(module: ModuleType | None) -> Path | None:

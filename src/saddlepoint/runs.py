@@ -425,7 +425,8 @@ class Run:
         if "path" in data:  # data of somebody's own are known by their content
             data["data_sha256"] = fingerprint(data.pop("path"))
         if (init := resolved.pop("init", None)) is not None:  # as are weights
-            resolved["init_sha256"] = sha256(_weights_at(init))
+            path = expanded(str(init))
+            resolved["init_sha256"] = sha256(path) if path.is_file() else None  # what is trained needs it no more
         return resolved
 
     def warn_of_changed_code(self) -> None:
@@ -467,7 +468,12 @@ class Run:
         """The network as training begins: with the weights of the file `init`, if there is one."""
         network = self.network()
         if self.config.init is not None:
-            load_weights(network, _weights_at(self.config.init))
+            path = expanded(str(self.config.init))
+            if not path.is_file():
+                raise InputError(
+                    f"init={path} is no file; expected a state dict, such as another run's last.safetensors"
+                )
+            load_weights(network, path)
         return network
 
     def load(self, checkpoint: str = "last", device: torch.device | str = "cpu") -> nn.Module:
@@ -526,13 +532,6 @@ class Run:
         return given
 
 
-def _weights_at(init: Any) -> Path:
-    path = expanded(str(init))
-    if not path.is_file():
-        raise InputError(f"init={init} is no file; expected a state dict, such as another run's last.safetensors")
-    return path
-
-
 def difference_between(stored: Any, wanted: Any, name: str = "") -> str:
     """In words, the first setting that differs."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
@@ -584,7 +583,7 @@ def results(folder: str | Path = "outputs") -> list[dict[str, Any]]:
         if "accuracy" not in result:
             continue
         key, made = result["key"], file.parents[1] / "run.json"
-        typed = read_json(made).get("overrides", []) if made.exists() else []
+        typed = (read_json(made).get("overrides") or []) if made.exists() else []
         low, high = result["interval"]
         rows.append(
             {

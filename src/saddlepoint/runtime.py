@@ -69,6 +69,7 @@ def states_everywhere() -> dict[str, Any]:
 
 
 def restore_everywhere(states: Mapping[str, Any]) -> None:
+    """Set them as `states_everywhere` found them."""
     torch.set_rng_state(states["torch"])
     np.random.set_state(tuple(states["numpy"]))
     version, keys, gauss = states["python"]
@@ -264,7 +265,7 @@ class Runtime:
     def seed_dropout(self, seed: int) -> torch.Generator:
         """The generator that dropout layers draw from, which is the device's own, freshly seeded.
 
-        So are the others that everybody draws from: an objective or an augmentation of your own may.
+        It also seeds torch's CPU generator, numpy's and Python's, which code of your own may draw from.
         """
         device = self.torch_device
         own = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator

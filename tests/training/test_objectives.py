@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -247,8 +249,31 @@ class Remembering(Standard):
         object.__setattr__(self, "calls", self.calls + 1)
         return super().__call__(*arguments)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         return {"calls": self.calls}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        object.__setattr__(self, "calls", state["calls"])
+
+
+def test_what_a_method_remembers_has_to_be_plain(model: Seen) -> None:
+    class Numpys(Remembering):
+        def state_dict(self) -> dict[str, Any]:
+            return {"calls": np.float64(self.calls)}
+
+    with pytest.raises(InputError, match="cannot be kept for a resumed training"):
+        tried(Numpys(), model, torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), 3)
+
+
+def test_a_teacher_that_is_copied_while_trying_keeps_no_hook(model: Seen) -> None:
+    teachers: list[nn.Module] = []
+
+    def objective(model: nn.Module, x: Tensor, y: Tensor, generator: Any, progress: float) -> Any:
+        teachers.append(copy.deepcopy(model))
+        return Standard()(model, x, y, generator, progress)
+
+    tried(objective, model, torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), 3)
+    assert not any(each._forward_pre_hooks for each in teachers)
 
 
 def test_an_attack_that_cannot_craft_is_refused() -> None:

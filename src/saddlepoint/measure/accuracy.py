@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Outcome:
     """`correct`: bool (n,), per example; `loss`: mean cross-entropy on the examples that were classified, without those
-    whose logits are not finite, which are not correct (0 if none are).
+    whose logits are not finite, which are not correct; NaN if there are no others.
 
     `blind`: the share of examples that stand where the attack starts and have no gradient there (PGD.blind); None for
     no attack and for another library's.
@@ -96,7 +96,7 @@ def evaluate(
     known = [each for each in blinds if each is not None]
     return Outcome(
         np.concatenate(correct),
-        sum(parts[str(start)]["loss"] for start in starts) / max(1, finite),
+        sum(parts[str(start)]["loss"] for start in starts) / finite if finite else float("nan"),
         sum(known) / len(split) if len(known) == len(blinds) else None,
     )
 

@@ -34,7 +34,7 @@ def needs(lab: Lab) -> dict[Place, list[Measurement[Result[Curve]]]]:
     for norm in ("linf", "l2"):
         listed(f"report.epsilon.{norm}", settings[norm])
         if not settings[norm]:
-            raise InputError(f"report.epsilon.{norm}=[]; expected at least one eps, such as [0,0.1]")
+            raise InputError(f"report.epsilon.{norm}={settings[norm]}; expected at least one eps, such as [0,0.1]")
     return {
         (norm, training, attack): [Measurement((settings.model, training, 0), partial(curve, name=attack, norm=norm))]
         for norm in ("linf", "l2")

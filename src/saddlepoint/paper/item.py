@@ -107,10 +107,10 @@ def history(network: Network) -> Measurement[History]:
             return []
         rows = read_csv(path)
         try:
-            whole = [float(value) for row in rows for value in row.values()]
+            numbers = [float(value) for row in rows for value in row.values() if value != ""]
         except (TypeError, ValueError):
-            whole = []
-        if not whole:
+            numbers = []
+        if not numbers:
             raise InputError(f"{path} is damaged; restore it, or train again with overwrite=true")
         return rows
 

@@ -7,10 +7,12 @@ makes the examples and returns L on them; the loop around it is the same for all
 from __future__ import annotations
 
 import copy
+import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -59,7 +61,13 @@ def tried(objective: Objective, model: nn.Module, x: Tensor, y: Tensor, classes:
         raise InputError("the network has no weights to train: none has requires_grad")
     noise = torch.Generator(x.device).manual_seed(0)
     if hasattr(objective, "state_dict"):
-        objective = copy.deepcopy(objective)
+        with own.reported(
+            "training.objective cannot be kept for a resumed training ({}); plain values and tensors can"
+        ):
+            objective, state = copy.deepcopy(objective), io.BytesIO()
+            torch.save(objective.state_dict(), state)
+            state.seek(0)
+            objective.load_state_dict(torch.load(state, weights_only=True))  # type: ignore[attr-defined]
     with (
         torch.random.fork_rng([x.device] if x.device.type == "cuda" else []),
         undisturbed(model, "train"),
@@ -78,10 +86,17 @@ def _same_weights(model: nn.Module, weights: list[nn.Parameter]) -> Iterator[Non
     before = [each.detach().clone() for each in weights]
 
     def changed() -> bool:
-        return not all(map(torch.equal, weights, before))
+        same = partial(torch.allclose, rtol=0, atol=0, equal_nan=True)
+        return not all(map(same, weights, before))
 
     others: list[bool] = []
-    watch = model.register_forward_pre_hook(lambda *_: others.append(changed()))
+
+    def look(module: nn.Module, _: Any) -> None:
+        if module is model:
+            others.append(changed())
+
+    # For all modules: a hook of the model's own would be copied with it.
+    watch = nn.modules.module.register_module_forward_pre_hook(look)
     try:
         yield
     finally:
@@ -93,7 +108,7 @@ def _same_weights(model: nn.Module, weights: list[nn.Parameter]) -> Iterator[Non
     if moved or others[-1:] == [True]:
         raise InputError(
             "training.objective changes the network's weights; to compute with others, "
-            "torch.func.functional_call(model, weights, x) leaves them as they are"
+            "torch.func.functional_call(model, weights, (x,)) leaves them as they are"
         )
 
 
