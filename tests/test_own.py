@@ -314,6 +314,7 @@ def test_files_of_yours_that_take_a_name_of_ours_are_others(mine: Path, command:
         assert len(list((tmp_path / "out").rglob("results/*.json"))) == expected
 
 
+@pytest.mark.slow
 def test_all_is_reproduced_with_a_network_of_your_own(mine: Path, tmp_path: Path) -> None:
     """Its trainings are processes of their own, which find its files too."""
     chosen = ["items=[accuracy]", "models=[mynet]", "trainings=[standard]", "evaluation.attacks=[natural]"]
