@@ -572,10 +572,11 @@ def load(
 
 
 def results(folder: str | Path = "outputs") -> list[dict[str, Any]]:
-    """Every accuracy measured under the folder, a row each; pandas.DataFrame(runs.results()) makes a table of them.
+    """Every accuracy measured under the folder, a row each; pandas.DataFrame makes a table of them.
 
     A row has the run's names, what was typed for it (such as threat.eps), the checkpoint, the measurement and its
     attack, the accuracy with its 95% interval (0 to 1), the number of images, the mean loss, and the file.
+    Under "outputs" are the committed ones, too.
     """
     rows = []
     for file in sorted(Path(folder).rglob("results/*.json")):

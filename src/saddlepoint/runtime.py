@@ -43,26 +43,24 @@ def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> to
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The generators that everybody draws from (torch's on the CPU, numpy's, Python's) seeded, then as before."""
-    numpys, pythons = np.random.get_state(), random.getstate()
+    """The generators that everybody draws from seeded, then as before."""
+    before = states_everywhere()
     try:
-        with torch.random.fork_rng(devices=[]):
-            seed_everywhere(seed)
-            yield
+        seed_everywhere(seed)
+        yield
     finally:
-        np.random.set_state(numpys)
-        random.setstate(pythons)
+        restore_everywhere(before)
 
 
 def seed_everywhere(seed: int) -> None:
-    """Seed the generators that everybody draws from, for what draws from no generator of ours."""
+    """Seed the generators that everybody draws from: torch's on the CPU, numpy's and Python's."""
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
 def states_everywhere() -> dict[str, Any]:
-    """The states of these, as plain values and tensors."""
+    """Their states, as plain values and tensors."""
     numpys: Any = np.random.get_state()
     kind, keys, *rest = numpys
     return {"torch": torch.get_rng_state(), "numpy": [kind, keys.tolist(), *rest], "python": random.getstate()}
