@@ -134,15 +134,17 @@ def test_the_script_makes_a_run_smaller_and_says_so(
     path: Path, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory.weights("best").write_bytes(path.read_bytes())
-    directory.finish({"best_sha256": "x", "last_sha256": "x", "steps": 7})
+    directory.finish({"best_sha256": "x", "last_sha256": "x", "averaged_sha256": "x", "steps": 7})  # one is deleted
     before = path.stat().st_size
     monkeypatch.setattr(sys, "argv", ["eight_bits.py", str(directory.path)])
     for _ in range(2):  # again it changes nothing
         runpy.run_path("scripts/dev/eight_bits.py", run_name="__main__")
-        assert directory.read_summary() == {"steps": 7, "bits": 8, "last_sha256": sha256(path)}
-        assert not directory.weights("best").exists()
-        assert path.stat().st_size < before
-        assert read_weights(path, other_weights()) == {"dataset": "tiny", "step": "7"}
+        written = {"last_sha256": sha256(path), "best_sha256": sha256(directory.weights("best"))}
+        assert directory.read_summary() == {"steps": 7, "bits": 8, **written}
+        for checkpoint in ("last", "best"):
+            smaller = directory.weights(checkpoint)
+            assert smaller.stat().st_size < before
+            assert read_weights(smaller, other_weights()) == {"dataset": "tiny", "step": "7"}
 
 
 def test_an_output_without_weights_survives_eight_bits() -> None:

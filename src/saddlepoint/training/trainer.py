@@ -211,7 +211,15 @@ class Trainer:
             if self.rows and self.rows[-1]["size"] != row["size"]:
                 self.best = -1.0  # accuracies on images of two sizes do not compare
         self.rows.append(row)
-        chosen = row[self.monitor.chosen]
+        chosen, before = (each[self.monitor.chosen] for each in (row, self.rows[-2:][0]))
+        if self.monitor.select == "robust" and self.best > 0.2 and chosen < self.best / 2 <= before:
+            log.warning(
+                "held-out robust accuracy fell from %.1f%% to %.1f%%: the network withstands only the attack of its "
+                "training (catastrophic overfitting). Train with a stronger one, such as more attack.steps; "
+                "best.safetensors will hold the weights before the fall",
+                100 * self.best,
+                100 * chosen,
+            )
         if chosen > self.best:
             self.best = chosen
             self.best_file = self._weights_file("best", self.model)
