@@ -16,11 +16,12 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from saddlepoint.adopt import rehearse
+from saddlepoint.build import build, own_code
 from saddlepoint.cli import entry
 from saddlepoint.errors import InputError
 from saddlepoint.files import sha256
 from saddlepoint.lab import next_command
-from saddlepoint.runs import Run, build, own_code
+from saddlepoint.runs import Run
 from saddlepoint.runtime import Runtime, generator, provenance, seeded
 from saddlepoint.training import Recipe, Trainer
 from saddlepoint.training.static import replaced

@@ -20,12 +20,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from saddlepoint.build import build
 from saddlepoint.cli import entry
+from saddlepoint.compose import CONFIGS, brought, compose, for_training, typed
 from saddlepoint.errors import InputError
 from saddlepoint.files import read_json
 from saddlepoint.jobs import die_with_parent
 from saddlepoint.lab import Lab
-from saddlepoint.runs import CONFIGS, brought, build, compose, for_training, typed
 from saddlepoint.show.names import named
 from saddlepoint.show.table import Cell, Table
 from saddlepoint.threat import parse_number

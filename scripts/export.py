@@ -25,12 +25,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from saddlepoint.attacks import PGD, undisturbed
+from saddlepoint.build import DIRECTIVES
 from saddlepoint.cli import entry
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.files import write_atomically
 from saddlepoint.lab import Lab
-from saddlepoint.runs import DIRECTIVES
 from saddlepoint.runtime import generator
 
 log = logging.getLogger("export")

@@ -13,12 +13,13 @@ import logging
 from omegaconf import DictConfig
 
 from saddlepoint.adopt import check, check_range, load_weights
+from saddlepoint.build import build
 from saddlepoint.cli import entry
 from saddlepoint.data import expanded
 from saddlepoint.errors import InputError
 from saddlepoint.files import sha256
 from saddlepoint.lab import next_command
-from saddlepoint.runs import Run, build
+from saddlepoint.runs import Run
 from saddlepoint.runtime import Runtime, provenance
 from saddlepoint.training.checkpoint import write_weights
 

@@ -18,12 +18,12 @@ import torch
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
+from saddlepoint.compose import brought, for_training, typed
 from saddlepoint.errors import InputError
 from saddlepoint.jobs import Training, spread, train
 from saddlepoint.lab import Lab, next_command
 from saddlepoint.paper import ITEMS, items_named, planned, write, write_page
 from saddlepoint.paper.item import Item
-from saddlepoint.runs import brought, for_training, typed
 from saddlepoint.runtime import duration
 from saddlepoint.show.folder import Report
 

@@ -18,8 +18,8 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 
+from saddlepoint.compose import CONFIGS
 from saddlepoint.lab import Lab
-from saddlepoint.runs import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from saddlepoint.attacks import PGD
+from saddlepoint.compose import CONFIGS
 from saddlepoint.models import CNN, ResNet
-from saddlepoint.runs import CONFIGS
 from saddlepoint.runtime import Runtime
 from saddlepoint.threat import Threat
 

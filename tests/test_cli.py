@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 from saddlepoint import cli
 from saddlepoint.cli import _memory, arguments
+from saddlepoint.compose import CONFIGS, compose
 from saddlepoint.errors import InputError
 from saddlepoint.measure.subject import Subject
-from saddlepoint.runs import CONFIGS, compose
 from saddlepoint.runtime import STOPS
 from saddlepoint.training.trainer import Trainer
 

@@ -12,7 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from saddlepoint.attacks import PGD
-from saddlepoint.runs import CONFIGS, Run, build
+from saddlepoint.build import build
+from saddlepoint.compose import CONFIGS
+from saddlepoint.runs import Run
 from saddlepoint.training import Monitor
 
 

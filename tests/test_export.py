@@ -16,10 +16,10 @@ from command_line import TINY, Outcome, load_script, run
 from omegaconf import OmegaConf
 
 from saddlepoint import runs
+from saddlepoint.build import build
 from saddlepoint.data import load
 from saddlepoint.errors import InputError
 from saddlepoint.files import read_json
-from saddlepoint.runs import build
 
 Run = Callable[..., Outcome]
 USE = """

@@ -13,7 +13,7 @@ import torch
 from command_line import ROOT, load_script
 from hydra import compose, initialize_config_dir
 
-from saddlepoint.runs import CONFIGS
+from saddlepoint.compose import CONFIGS
 
 UPDATE = load_script("scripts/dev/update_readme.py")
 PAGES = {page: (ROOT / page).read_text() for page in UPDATE.PAGES}

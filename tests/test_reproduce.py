@@ -14,9 +14,10 @@ from command_line import ROOT, TINY, Run, killed_after, lab_of, load_script, ref
 from hydra import compose, initialize_config_dir
 
 from saddlepoint import paper
+from saddlepoint.build import build
+from saddlepoint.compose import CONFIGS
 from saddlepoint.files import read_arrays, read_json
 from saddlepoint.lab import Network
-from saddlepoint.runs import CONFIGS, build
 
 
 def planned(*overrides: str, items: Sequence[str] | None = None) -> list[Network]:

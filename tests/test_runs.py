@@ -15,66 +15,8 @@ from saddlepoint.data import fingerprint
 from saddlepoint.errors import InputError
 from saddlepoint.files import read_json, write_json
 from saddlepoint.models import CNN, ResNet
-from saddlepoint.runs import (
-    Run,
-    build,
-    compose,
-    difference_between,
-    differences,
-    for_training,
-    load,
-    shortened,
-    spelled,
-)
-from saddlepoint.threat import Threat
+from saddlepoint.runs import Run, difference_between, load
 from saddlepoint.training.checkpoint import RunDirectory, write_weights
-
-
-def test_build_makes_the_object_with_what_it_refers_to() -> None:
-    config = OmegaConf.create(
-        {
-            "threat": {"_target_": "saddlepoint.threat.Threat", "norm": "linf", "eps": "8/255"},
-            "attack": {"_target_": "saddlepoint.attacks.PGD", "threat": "${threat}", "steps": 7},
-        }
-    )
-    attack = build(config.attack, restarts=2)
-    assert isinstance(attack.threat, Threat)
-    assert (attack.threat.eps, attack.steps, attack.restarts) == (8 / 255, 7, 2)
-
-
-def test_an_error_of_the_arguments_comes_out_as_itself() -> None:
-    inner = {"_target_": "saddlepoint.threat.Threat", "norm": "linf", "eps": -1}
-    for config in (inner, {"_target_": "saddlepoint.attacks.PGD", "threat": inner, "steps": 1}):
-        with pytest.raises(InputError, match=r"^threat\.eps=-1 is negative"):
-            build(OmegaConf.create(config))
-
-
-@pytest.mark.parametrize(
-    ("part", "named"),
-    [
-        ({"_target_": "saddlepoint.threat.Treat"}, ["part._target_=saddlepoint.threat.Treat: ", "mean Threat?"]),
-        (
-            {"_target_": "saddlepoint.threat.Threat", "norms": "linf", "eps": 1},
-            ["part.norms: ", "mean norm?", "~part.norms"],
-        ),
-        ({"_target_": "saddlepoint.threat.Threat", "norm": "linf"}, ["part.eps is not set", "+part.eps="]),
-        ({"_target_": "builtins.complex", "real": "x"}, ["part: ", "ValueError"]),  # raised by the call itself
-    ],
-    ids=["unknown class", "unknown argument", "missing argument", "failing call"],
-)
-def test_a_wrong_call_names_the_setting_that_the_user_has(part: dict[str, Any], named: list[str]) -> None:
-    """Not the place that refers to it."""
-    config = OmegaConf.create({"part": part, "whole": {"_target_": "builtins.dict", "a": [{"b": "${part}"}]}})
-    with pytest.raises(InputError) as error:
-        build(config.whole)
-    assert str(error.value).startswith(named[0]) and "\n" not in str(error.value)
-    assert all(each in str(error.value) for each in named)
-
-
-def test_what_says_nothing_of_its_arguments_is_called() -> None:
-    """As a builtin."""
-    config = {"_target_": "builtins.dict", "a": {"_target_": "builtins.dict", "_partial_": True, "b": 3}}
-    assert build(OmegaConf.create(config))["a"](c=4) == {"b": 3, "c": 4}
 
 
 @pytest.mark.parametrize(
@@ -110,18 +52,6 @@ def test_the_same_run_has_one_name_in_every_order_of_typing() -> None:
     assert len({Run.of(list(order)).directory.path for order in itertools.permutations(typed)}) == 1
 
 
-def test_a_long_name_ends_in_a_digest_of_it() -> None:
-    names = [shortened("simple-pgd" + "".join(f",recipe.{letter}={end}" for letter in "abcdefghij")) for end in (1, 2)]
-    assert all(len(name) <= 80 and name.startswith("simple-pgd,recipe.a=") for name in names)
-    assert names[0] != names[1]
-    assert shortened("simple-pgd,threat.eps=0.2") == "simple-pgd,threat.eps=0.2"
-
-
-def test_values_are_spelled_so_that_a_folder_can_have_the_name() -> None:
-    differing = {"models": ["simple", "wide"], "~a.b": None, "c": 0.5, "d": "x/y z", "e": None, "f": 20}
-    assert spelled(differing) == ",models=simple+wide,~a.b,c=0.5,d=x_y_z,e=null,f=20"
-
-
 def test_an_experiment_of_the_users_shows_what_it_changes(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nthreat: {eps: 0.2}\n")
@@ -147,19 +77,6 @@ def test_the_overrides_that_a_run_keeps_make_it_again(typed: list[str]) -> None:
     assert {key: again.config[key] for key in ("threat", "recipe", "monitor", "dataset")} == {
         key: run.config[key] for key in ("threat", "recipe", "monitor", "dataset")
     }
-
-
-def test_scripts_pass_on_what_a_training_knows() -> None:
-    known = [
-        "dataset=mnist",
-        "threat=l2",
-        "+monitor.batch_size=5",
-        "~attack.loss",
-        "recipe.steps=3",
-        "experiment=table1",
-    ]
-    others = ["models=[wide]", "evaluation.seed=1", "report.methods.model=simple", "seeds=2", "attacks.pgd.steps=3"]
-    assert for_training([*others, *known]) == known
 
 
 def test_data_of_ones_own_are_known_by_their_content(tmp_path: Path) -> None:
@@ -319,21 +236,6 @@ def test_a_job_that_slurm_starts_again_does_not_overwrite_its_own_state(monkeypa
     assert Run.of(["overwrite=false"]).overwrites() is False
     with pytest.raises(InputError, match=r"overwrite=true .* would discard its own state; leave it out"):
         Run.of(["overwrite=true"]).overwrites()
-
-
-def test_only_differences_of_an_evaluation_are_told(tmp_path: Path) -> None:
-    def told(*overrides: str) -> dict[str, Any]:
-        return differences(compose("evaluate", overrides))
-
-    assert told("dataset=mnist", "recipe=fast", "experiment=table1", "output_dir=x") == {}
-    assert told("evaluation.seed=0", "models=[simple,wide]") == {}  # as it is anyway
-    assert told("evaluation.seed=1", "models=[simple]") == {"evaluation.seed": 1, "models": ["simple"]}
-    assert told("attacks.pgd.steps=100") == {"attacks.pgd.steps": 100}
-
-
-def test_settings_named_by_numbers_are_built() -> None:
-    described = OmegaConf.create({"_target_": "builtins.dict", "grow": {16: 0.5, 24: 0.75}})
-    assert build(described) == {"grow": {16: 0.5, 24: 0.75}}
 
 
 def test_networks_that_weights_cannot_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,12 +38,12 @@ from torch.profiler import profile, supported_activities
 from torch.utils.flop_counter import FlopCounterMode
 
 from saddlepoint.attacks import PGD
+from saddlepoint.build import build
 from saddlepoint.cli import entry
 from saddlepoint.data import Batches, Data, Split, load
 from saddlepoint.files import write_json
 from saddlepoint.measure.accuracy import evaluate
 from saddlepoint.models import CNN
-from saddlepoint.runs import build
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
 from saddlepoint.show.charts import STYLE, print_figure
 from saddlepoint.show.names import COLOURS

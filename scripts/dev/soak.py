@@ -32,13 +32,13 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from saddlepoint.attacks import PGD
+from saddlepoint.build import build
 from saddlepoint.cli import entry
 from saddlepoint.data import load
 from saddlepoint.files import read_json, write_json
 from saddlepoint.losses import CrossEntropy, Loss, Margin
 from saddlepoint.measure.store import Unfinished
 from saddlepoint.models import CNN
-from saddlepoint.runs import build
 from saddlepoint.runtime import Runtime, generator, has_fast_bfloat16, processor, provenance
 from saddlepoint.show.table import Cell, Table
 from saddlepoint.threat import Threat

@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from saddlepoint.cli import settings
+from saddlepoint.cli.arguments import settings
+from saddlepoint.compose import CONFIGS
 from saddlepoint.files import write_csv
-from saddlepoint.runs import CONFIGS
 from saddlepoint.runtime import Runtime, provenance
 
 ROOT = Path(__file__).resolve().parents[2]

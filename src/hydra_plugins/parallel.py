@@ -29,10 +29,12 @@ class Parallel(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         # Only now: Hydra imports this file for every command of its environment.
+        from saddlepoint.build import build
+        from saddlepoint.compose import brought
         from saddlepoint.errors import InputError
         from saddlepoint.jobs import Training, spread, train
         from saddlepoint.lab import next_command
-        from saddlepoint.runs import Run, brought, build
+        from saddlepoint.runs import Run
 
         setup_globals()
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from saddlepoint.compose import CONFIGS
 from saddlepoint.errors import InputError, whole
 from saddlepoint.files import read_csv
-from saddlepoint.runs import CONFIGS, Run
+from saddlepoint.runs import Run
 from saddlepoint.runtime import Runtime, duration, visible_gpus
 
 log = logging.getLogger(__name__)

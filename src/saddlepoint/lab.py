@@ -15,28 +15,25 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from saddlepoint.attacks import PGD, Attack, measurable
+from saddlepoint.build import build, own_code
+from saddlepoint.compose import (
+    chosen,
+    command,
+    config_folders,
+    differences,
+    for_training,
+    shipped,
+    shortened,
+    spelled,
+    typed,
+)
 from saddlepoint.data import Data, Split, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.files import canonical
 from saddlepoint.measure.autoattack import AutoAttack
 from saddlepoint.measure.result import Accuracy, Result
 from saddlepoint.measure.subject import Subject
-from saddlepoint.runs import (
-    Run,
-    build,
-    chosen,
-    command,
-    config_folders,
-    data_folder,
-    difference_between,
-    differences,
-    for_training,
-    own_code,
-    shipped,
-    shortened,
-    spelled,
-    typed,
-)
+from saddlepoint.runs import Run, data_folder, difference_between
 from saddlepoint.runtime import PRECISIONS, Runtime
 from saddlepoint.show.folder import Report, for_any_script
 from saddlepoint.training.checkpoint import CHECKPOINTS

@@ -1,4 +1,4 @@
-"""A run: what it is, what it is called, where its files are. With cli.py and lab.py the only ones that know Hydra.
+"""A run: what it is, what it is called, where its files are.
 
 What defines a run is its resolved training config. Its name is for people: the choices of model, training and recipe,
 then every setting whose value differs from what these choices give by themselves.
@@ -7,331 +7,49 @@ then every setting whose value differs from what these choices give by themselve
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
-import json
 import logging
 import os
-import pkgutil
 import re
-import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import hydra
 import torch
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from saddlepoint import own
 from saddlepoint.adopt import load_weights
-from saddlepoint.data import Data, expanded, fingerprint
-from saddlepoint.errors import InputError, nearest, whole
-from saddlepoint.files import as_number, canonical, read_json, sha256, write_atomically, write_json
-from saddlepoint.runtime import Runtime, generator, seeded
-from saddlepoint.tracking import Tracker
-from saddlepoint.training import Monitor, Recipe
+from saddlepoint.build import build, one_line, own_code
+from saddlepoint.compose import (
+    CHOSEN,
+    ELSEWHERE,
+    chosen,
+    compose,
+    differences,
+    overrides_of,
+    resolved,
+    shipped,
+    shortened,
+    spelled,
+    top,
+    training_keys,
+)
+from saddlepoint.data import expanded, fingerprint
+from saddlepoint.errors import InputError, whole
+from saddlepoint.files import canonical, read_json, sha256, write_atomically, write_json
+from saddlepoint.runtime import generator, seeded
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
 
 log = logging.getLogger(__name__)
-
-OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
 # Networks of this package, which draw their weights from a generator.
 OURS = ("saddlepoint.models.CNN", "saddlepoint.models.ResNet", "saddlepoint.models.ArchitectureB")
-# Keys of a config that say how Hydra builds; the others are arguments.
-DIRECTIVES = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
-# What has to come of a setting that describes something; others say so where they are used.
-KINDS = {"dataset.data": Data, "runtime": Runtime, "monitor": Monitor, "trainer": Recipe, "logger.tracker": Tracker}
-# Settings that neither name nor define a run. (A run is not resumed on another kind of device or in another precision.)
-ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "trust_network", "runtime", "weights", "hydra")
-# The choices that make up a name, and the place of the data.
-CHOSEN = ("dataset", "model", "training", "recipe")
-OWN_DATA = ("dataset.name", "dataset.data.path", "dataset.channels", "dataset.classes")
-LONGEST = 80  # characters of a name
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def quoted(value: str) -> str:
-    """A text as an override's value."""
-    return QuotedString(value, Quote.single).with_quotes()
-
-
-def build(config: Any, **extra: Any) -> Any:
-    """The object that a config's `_target_` describes; errors of its arguments come out as themselves.
-
-    Raises InputError that names the setting, as the user has it, where that cannot be called so.
-    """
-    path = str(config._get_full_key(None))
-    names = dict(_refuse_calls(config, path, extra))
-    try:
-        made = hydra.utils.instantiate(config, **extra, _convert_="all")
-    except InstantiationException as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
-        if isinstance(cause, InputError):
-            raise cause from None
-        text, _, path = one_line(error).partition(" full_key: ")
-        text = text if cause is error else f"{type(cause).__name__}: {one_line(cause)}"
-        raise InputError(f"{names.get(path, path)}: {text}") from error
-    if path in KINDS and not isinstance(made, KINDS[path]):
-        expected = KINDS[path].__name__
-        raise InputError(f"{path}._target_={config._target_} makes a {type(made).__name__}; expected a {expected}")
-    return made
-
-
-def _refuse_calls(node: Any, path: str, given: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
-    """(path below the whole config, name of the setting that it refers to) of each `_target_` in a config.
-
-    Raises InputError for one that is not there, or does not take its settings and what else is `given`.
-    """
-    if isinstance(node, ListConfig):
-        for index, each in enumerate(node):
-            yield from _refuse_calls(each, f"{path}[{index}]")
-    if not isinstance(node, DictConfig) or node._is_none():
-        return
-    name = str(node._get_full_key(None))
-    # By their keys, of which some are numbers: image sizes in recipe.grow.
-    arguments = {key: str(key) for key in node if key not in DIRECTIVES}
-    if "_target_" in node:
-        yield path, name
-        for flag in ("_partial_", "_recursive_"):
-            if not isinstance(node.get(flag, False), bool):
-                raise InputError(f"{name}.{flag}={node[flag]}; choose true or false")
-        _refuse_arguments(_found(f"{name}._target_", node._target_), node, name, {*arguments.values(), *given})
-    if node.get("_recursive_", True):
-        for key, text in arguments.items():
-            if not OmegaConf.is_missing(node, key):
-                yield from _refuse_calls(node[key], f"{path}.{text}")
-
-
-def _refuse_arguments(made: Any, node: DictConfig, name: str, given: set[str]) -> None:
-    try:
-        taken = inspect.signature(made, follow_wrapped=False).parameters
-    except ValueError:
-        return  # some of the builtins do not say what they take
-    unknown = sorted(given - {*taken})
-    if unknown and not any(each.kind == each.VAR_KEYWORD for each in taken.values()):
-        near, remedy = nearest(unknown[0], [*taken]), " ".join(f"~{name}.{key}" for key in unknown)
-        takes = f"{node._target_} takes no {', '.join(unknown)}{near}"
-        raise InputError(f"{name}.{unknown[0]}: {takes}; leave out what you added, or add {remedy}")
-    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    for key, each in list(taken.items())[len(node.get("_args_", ())) :]:
-        if not node.get("_partial_") and key not in given and each.default is each.empty and each.kind not in variable:
-            later = f"++{name}._partial_=true if it is given later"
-            raise InputError(f"{name}.{key} is not set; {node._target_} needs it: add +{name}.{key}=..., or {later}")
-
-
-def _found(setting: str, target: Any) -> Any:
-    """The class or function of this name. Raises InputError naming the setting and the nearest name there is."""
-    try:
-        found = hydra.utils.get_object(target)
-    except Exception as error:  # noqa: BLE001 (importing a module runs it)
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        near = ""
-        if isinstance(cause, ModuleNotFoundError) and "." not in str(cause.name):
-            near = "; write the whole name, such as torch.optim.Adam, or put its folder into PYTHONPATH, or install it"
-        else:
-            with suppress(Exception):
-                above, _, last = target.rpartition(".")
-                near = nearest(last, dir(pkgutil.resolve_name(above)))
-        raise InputError(f"{setting}={target}: {one_line(cause)}{near}") from None
-    if not callable(found):
-        raise InputError(f"{setting}={target} is a {type(found).__name__}; expected a class or a function")
-    return found
-
-
-def own_code(definition: Mapping[str, Any]) -> str | None:
-    """A digest of your own files that the `_target_`s of a definition, or of a part of it, need; None for none."""
-    made, left = [], list(definition.items())
-    while left:
-        key, value = left.pop()
-        if key == "_target_":
-            made.append(_found(key, value))
-        elif isinstance(value, Mapping):
-            left += value.items()
-        elif isinstance(value, list):
-            left += [("", each) for each in value]
-    return own.code(*made)
-
-
-@contextmanager
-def _composing() -> Iterator[None]:
-    """Inside a command Hydra is ready; elsewhere, as in a notebook, it is started for the moment."""
-    if GlobalHydra.instance().is_initialized():
-        yield
-    else:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            yield
-
-
-def compose(name: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
-    """The config `name` with these overrides, Hydra's own part included, as a command composes it. Do not change it."""
-    # Hydra takes what follows file:// as it is.
-    folder = quoted(f"file://{Path(config_dir).resolve()}") if config_dir else ""
-    search = [f"hydra.searchpath=[{folder}]"] if config_dir else []
-    with _composing():
-        # Files of the user's can change between two commands of one process, ours do not.
-        theirs = search or (HydraConfig.initialized() and config_folders("command-line"))
-        return (_composed.__wrapped__ if theirs else _composed)(name, (*overrides, *search))
-
-
-@lru_cache(64)
-def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
-    return hydra.compose(name, list(overrides), return_hydra_config=True)
-
-
-def chosen(config: DictConfig) -> dict[str, str]:
-    """What was chosen of each group of configs/; groups inside groups follow from these."""
-    choices = config.hydra.runtime.choices
-    return {
-        group: str(choice)
-        for group, choice in choices.items()
-        if not group.startswith("hydra") and not {"/", "@"} & set(group) and choice is not None
-    }
-
-
-def shipped(group: str, choice: str | None) -> bool:
-    """Whether what was chosen of a group, if anything was, is one of our files."""
-    return choice in (None, "null") or (CONFIGS / group / f"{choice}.yaml").exists()
-
-
-def differences(config: DictConfig) -> dict[str, Any]:
-    """What differs from the config that the choices alone give: other choices, then settings by name, with values.
-
-    Values are compared and not what was typed: 4/16 is 0.25. A setting that only refers to another is left out.
-    """
-    name = str(config.hydra.job.config_name)
-    choices = chosen(config)
-    experiment = choices.get("experiment")
-    kept = [key for key in CHOSEN if key in choices]
-    kept += ["experiment"] if experiment and shipped("experiment", experiment) else []
-    base_choices = [f"{key}={choices[key]}" for key in kept]
-    typed = _typed(config.hydra)
-    # Files of the user's that give themselves the name of one of ours.
-    namesakes: dict[str, Any] = {
-        group: choices[group]
-        for group in kept
-        if not shipped(group, choices[group]) and shipped(group, OmegaConf.select(config, f"{group}.name"))
-    }
-    if {each for each in typed if _key(each) not in (*ELSEWHERE, "seed")} <= set(base_choices):
-        return namesakes
-    base = compose(name, base_choices)
-    usual = chosen(base)
-    others = {
-        group: choice
-        for group, choice in choices.items()
-        if choice != usual.get(group) and group not in (*CHOSEN, *ELSEWHERE, "experiment", "evaluation", "report")
-    }
-    if others:
-        base = compose(name, [*base_choices, *(f"{group}={choice}" for group, choice in others.items())])
-    found: dict[str, Any] = {**namesakes, **others}
-    ours, usual_ones = _leaves(config), _leaves(base)
-    for path in sorted({*ours, *usual_ones}, key=str):
-        raw, plain = ours.get(path, ...), usual_ones.get(path, ...)
-        key = ".".join(map(str, path))
-        # Data of somebody's own have to be named and are part of every name; what is plain there may have parts here.
-        known = path[0] in (*ELSEWHERE, "seed") or key in OWN_DATA or plain == "???"
-        known = known or (name != "evaluate" and path[0] not in training_keys())
-        if raw == plain or known or (raw is ... and any(each[: len(path)] == path for each in ours)):
-            continue
-        if raw is ...:
-            found[f"~{key}"] = None
-        elif plain is ... or canonical(_resolved(config, path)) != canonical(_resolved(base, path)):
-            found[key] = _resolved(config, path)
-    if name == "evaluate":  # which may not have had what a training takes away
-        found |= {each: None for each in typed if each.startswith("~") and placeholder(each) in typed}
-    return found
-
-
-def _leaves(config: DictConfig) -> dict[tuple[Any, ...], Any]:
-    """Settings as they are written, references included, by their path."""
-    found: dict[tuple[Any, ...], Any] = {}
-
-    def walk(node: Any, path: tuple[Any, ...]) -> None:
-        if isinstance(node, dict) and node:
-            for key, value in node.items():
-                walk(value, (*path, key))
-        else:
-            found[path] = node
-
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    walk(OmegaConf.to_container(own), ())
-    return found
-
-
-def _resolved(config: DictConfig, path: Sequence[Any]) -> Any:
-    node: Any = config
-    for key in path:
-        node = node[key]
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def spelled(differing: Mapping[str, Any]) -> str:
-    """Differences as the end of a name, such as ",threat.eps=0.2"; "" for none."""
-
-    def text(value: Any) -> str:
-        number = as_number(value)
-        if number is not None:
-            short = repr(int(number)) if number == int(number) else repr(number)
-            return short if len(short) <= 8 or not isinstance(value, str) else value
-        if isinstance(value, list):
-            return "+".join(map(text, value))
-        return json.dumps(value) if isinstance(value, dict) or value is None else str(value)
-
-    def part(key: str, value: Any) -> str:
-        return key if key.startswith("~") else f"{key}={text(value)}"
-
-    return "".join("," + re.sub(r"[^\w.=~+-]+", "_", part(key, value)) for key, value in differing.items())
-
-
-def shortened(name: str) -> str:
-    """A name of at most LONGEST characters: what is beyond becomes a digest of the whole."""
-    if len(name.encode()) <= LONGEST:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
-    return f"{name[: LONGEST - 30].rsplit(',', 1)[0]},{digest}"
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").split("=")[0].split(".")[0]
-
-
-def for_training(overrides: Sequence[str]) -> list[str]:
-    """Of a command's overrides those that train.py knows too: what sets something that its config has."""
-    placeholders = {placeholder(each) for each in overrides if each.startswith("~")}
-    return [each for each in overrides if _key(each) in training_keys() and each not in placeholders]
-
-
-def placeholder(deletion: str) -> str:
-    """What lets a script take a setting away that only a training has."""
-    return f"++{deletion[1:]}=0"
-
-
-@cache
-def training_keys() -> frozenset[str]:
-    """What train.py's config has at the top, and its groups."""
-    config = compose("train", [])
-    return frozenset({*map(str, config), *config.hydra.runtime.choices})
 
 
 def data_folder(config: DictConfig) -> Path:
@@ -406,7 +124,7 @@ class Run:
         name = self.taught_by
         if name is None:
             return None
-        typed = [each for each in _typed(self.config.hydra) if each.split("=")[0] not in ("training", "seed")]
+        typed = [each for each in overrides_of(self.config.hydra) if each.split("=")[0] not in ("training", "seed")]
         return Run.of([*typed, f"training={name}", f"seed={self.config.seed}"])
 
     @cached_property
@@ -419,15 +137,15 @@ class Run:
     def definition(self) -> dict[str, Any]:
         """What defines the run, as plain values with every reference resolved."""
         keys = [str(key) for key in self.config if key in training_keys() and key not in ELSEWHERE]
-        resolved: dict[str, Any] = {key: _resolved(self.config, [key]) for key in keys}
-        data = resolved["dataset"].get("data", {})  # what lacks it is refused where it is built
+        found: dict[str, Any] = {key: resolved(self.config, [key]) for key in keys}
+        data = found["dataset"].get("data", {})  # what lacks it is refused where it is built
         data.pop("root", None)  # the same data, wherever they are
         if "path" in data:  # data of somebody's own are known by their content
             data["data_sha256"] = fingerprint(data.pop("path"))
-        if (init := resolved.pop("init", None)) is not None:  # as are weights
+        if (init := found.pop("init", None)) is not None:  # as are weights
             path = expanded(str(init))
-            resolved["init_sha256"] = sha256(path) if path.is_file() else None  # what is trained needs it no more
-        return resolved
+            found["init_sha256"] = sha256(path) if path.is_file() else None  # what is trained needs it no more
+        return found
 
     def warn_of_changed_code(self) -> None:
         """Say so where a finished run was trained with other code of your own."""
@@ -438,10 +156,10 @@ class Run:
     @property
     def overrides(self) -> list[str]:
         """What makes this run of train.py's defaults: its choices, then what was typed besides."""
-        choices, typed = chosen(self.config), _typed(self.config.hydra)
+        choices, typed = chosen(self.config), overrides_of(self.config.hydra)
         named = [f"{key}={choices[key]}" for key in CHOSEN]
         said = {*CHOSEN, "seed", *(["experiment"] if shipped("experiment", choices.get("experiment")) else [])}
-        besides = [each for each in typed if each.split("=")[0] not in said and _key(each) not in ELSEWHERE]
+        besides = [each for each in typed if each.split("=")[0] not in said and top(each) not in ELSEWHERE]
         return [*named, *besides, f"seed={self.config.seed}"]
 
     def network(self) -> nn.Module:
@@ -602,29 +320,3 @@ def results(folder: str | Path = "outputs") -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def command(script: str, *arguments: str) -> str:
-    """A line for a shell."""
-    return shlex.join(["python", script, *arguments])
-
-
-def config_folders(provider: str = "") -> list[Path]:
-    """Where Hydra looks for config files: ours, and with provider="command-line" what --config-dir named."""
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(source.path) for source in sources if source.schema == "file" and provider in source.provider]
-
-
-def typed() -> list[str]:
-    """This command's arguments, for another one like it: --config-dir and overrides."""
-    return [*brought(), *_typed(HydraConfig.get())]
-
-
-def brought() -> list[str]:
-    """This command's --config-dir, for another one."""
-    return [f"--config-dir={folder}" for folder in config_folders("command-line")]
-
-
-def _typed(hydra: Any) -> list[str]:
-    """Its overrides, with references such as ${threat} as they were written."""
-    return [str(each) for each in cast(list[Any], OmegaConf.to_container(hydra.overrides.task))]

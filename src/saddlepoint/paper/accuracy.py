@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
+from saddlepoint.build import build
 from saddlepoint.lab import Lab, Measurement
 from saddlepoint.measure.result import Accuracy, Result
 from saddlepoint.measure.subject import Subject
 from saddlepoint.paper.item import Item, Shown, over_seeds
 from saddlepoint.paper.numbers import Accuracies, Number, origin, published, said_once, spread, threat_of
-from saddlepoint.runs import build
 from saddlepoint.show.charts import Chart, Panel, Series
 from saddlepoint.show.names import ATTACK_COLOURS, colour, named, title
 from saddlepoint.show.page import Section
