@@ -84,6 +84,23 @@ def test_it_works_on_a_network_in_bfloat16(bands: Split, only: str) -> None:
     assert x_adv.dtype == torch.float32
 
 
+@pytest.mark.parametrize("fooled", [0, 1, 2])
+def test_what_only_a_lower_precision_breaks_is_attacked_in_float32(bands: Split, fooled: int) -> None:
+    """From the beginning, or once the attack has moved it."""
+
+    class Fooled(Bands):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            if not torch.is_autocast_enabled("cpu"):
+                return logits
+            moved = (100 * x % 1).flatten(1).sum(1, keepdim=True) > 1e-3
+            return torch.where([torch.tensor(False), torch.tensor(True), moved][fooled], -logits, logits)
+
+    attack = AutoAttack(Threat("linf", 0.04), "apgd-ce")
+    outcome = evaluate(Fooled(), bands, attack, precision=torch.bfloat16)
+    assert outcome.correct.tolist() == [True, False, True, False]
+
+
 def test_it_describes_itself(data: Data) -> None:
     described = AutoAttack(Threat("linf", "8/255"), "square", 1000).describe()
     assert described == {

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 
-from saddlepoint.attacks import undisturbed
+from saddlepoint.attacks import classified, undisturbed
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.threat import Threat
 
@@ -72,7 +72,10 @@ class AutoAttack:
             )
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """The examples it breaks as it broke them, the others as they were. Raises InputError where it cannot work."""
+        """The examples it breaks as it broke them, the others as they were. Raises InputError where it cannot work.
+
+        Under torch.autocast, what is broken in the lower precision alone is attacked once more in float32.
+        """
         import pyautoattack  # only where it is asked for
 
         self.check(x.shape)
@@ -96,12 +99,26 @@ class AutoAttack:
         devices = [x.device] if x.device.type == "cuda" else []
         # Nor are the weights' gradients, which FAB would compute and leave behind.
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        kind = x.device.type
         try:
             for weight in weights:
                 weight.requires_grad_(False)
             with undisturbed(model), torch.random.fork_rng(devices):
-                x_adv, _ = ensemble.run_standard_evaluation(x, y, batch_size=len(x))
+                x_adv: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=len(x))[0]
+                if torch.is_autocast_enabled(kind):
+                    # What the lower precision alone calls broken got no further attack.
+                    gone = (x_adv != x).flatten(1).any(1) | ~self._correct(model, x_adv, y)
+                    with torch.autocast(kind, enabled=False):
+                        again = gone & self._correct(model, x_adv, y)
+                        if again.any():
+                            size = int(again.sum())
+                            x_adv[again], _ = ensemble.run_standard_evaluation(x[again], y[again], batch_size=size)
         finally:
             for weight in weights:
                 weight.requires_grad_(True)
         return x_adv
+
+    @staticmethod
+    @torch.no_grad()
+    def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return classified(model(x), y)
