@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from saddlepoint.adopt import rehearse
 from saddlepoint.build import build, own_code
 from saddlepoint.cli import entry
+from saddlepoint.compose import measuring
 from saddlepoint.errors import InputError
 from saddlepoint.files import sha256
-from saddlepoint.lab import next_command
 from saddlepoint.runs import Run
 from saddlepoint.runtime import Runtime, generator, provenance, seeded
 from saddlepoint.training import Recipe, Trainer
@@ -71,8 +71,7 @@ def main(cfg: DictConfig) -> None:
         metadata={**names, "seed": str(cfg.seed), **provenance(runtime), **({"code": code} if code else {})},
         seed=cfg.seed,
     )
-    chosen = [f"models=[{cfg.model.name}]", f"trainings=[{cfg.training.name}]"]
-    measure = "measure it: " + next_command("accuracy_table", *chosen, *([f"seeds={cfg.seed + 1}"] if cfg.seed else []))
+    measure = "measure it: " + measuring([cfg.model.name], [cfg.training.name], cfg.seed)
     # Only now, with everything known to be right, is anything written.
     processes = runtime.processes
     with directory.hold() if processes.first else nullcontext():

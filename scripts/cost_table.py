@@ -27,6 +27,7 @@ from saddlepoint.errors import InputError
 from saddlepoint.files import read_json
 from saddlepoint.jobs import die_with_parent
 from saddlepoint.lab import Lab
+from saddlepoint.overrides import name_of, top
 from saddlepoint.show.names import named
 from saddlepoint.show.table import Cell, Table
 from saddlepoint.threat import parse_number
@@ -94,9 +95,8 @@ def settings(model: str, training: str, recipe: str) -> list[str]:
     """Of train.py: what was typed here, but for changes to another recipe than this."""
     kept, own = [], recipe == chosen_recipe()
     for each in for_training(typed()):
-        key = each.lstrip("+~").split("=")[0]
-        said_below = key.split(".")[0] in ("logger", "output_dir") or key == "recipe"
-        if not said_below and (own or not key.startswith("recipe.")):
+        said_below = top(each) in ("logger", "output_dir") or name_of(each) == "recipe"
+        if not said_below and (own or top(each) != "recipe"):
             kept.append(each)
     return [*brought(), *kept, f"model={model}", f"training={training}", f"recipe={recipe}"]
 
@@ -134,12 +134,12 @@ def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> Cost:
     """The difference between two trainings is timed, so that neither their start nor their end counts."""
     arguments = settings(model, training, recipe)
     log.info("timing training=%s model=%s recipe=%s", training, model, recipe)
-    start, summary = few_steps(arguments, 1)
+    start, _ = few_steps(arguments, 1)
     planned: Recipe = build(composed(arguments).trainer)
     batch_size, per_epoch = planned.batch_size, images // planned.batch_size
     steps = planned.number_of_steps(per_epoch)
     wanted = parse_number(lab.cfg.report.cost.seconds, "report.cost.seconds")
-    took, timed = 0.0, 1
+    timed = 1
     while True:
         end, summary = few_steps(arguments, 1 + timed)
         took = end - start
@@ -172,8 +172,6 @@ def cost(lab: Lab, model: str, training: str, recipe: str, images: int) -> Cost:
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     lab = Lab(cfg)
-    if not cfg.models or not cfg.trainings:
-        raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
     for training in cfg.trainings:
         made_once = composed(settings(cfg.models[0], training, chosen_recipe())).training.get("source")
         if made_once:

@@ -24,13 +24,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from saddlepoint.attacks import PGD, undisturbed
+from saddlepoint.attacks import PGD, classified, undisturbed
 from saddlepoint.build import DIRECTIVES
 from saddlepoint.cli import entry
 from saddlepoint.data import Split
 from saddlepoint.errors import InputError
 from saddlepoint.files import write_atomically
 from saddlepoint.lab import Lab
+from saddlepoint.paper.item import over_seeds
 from saddlepoint.runtime import generator
 
 log = logging.getLogger("export")
@@ -184,7 +185,7 @@ def adversarial(
         if not attack.threat.contains(x_adv, x).all():
             raise RuntimeError(f"{attack} made examples outside its threat model; nothing was written")
         with undisturbed(model), torch.no_grad():
-            correct += int((model(x_adv).argmax(1) == y).sum())
+            correct += int(classified(model(x_adv), y).sum())
         stored.append(challenge_layout(x_adv))
         natural.append(challenge_layout(x))
     return np.concatenate(stored), np.concatenate(natural), correct / len(split)
@@ -205,7 +206,7 @@ def main(cfg: DictConfig) -> None:
     part = "" if len(split) == total else f"-first{len(split)}"
     attacks = {name: lab.pgd(name) for name in settings.attacks if name != "natural"}
     wanted = [
-        (model, training, seed) for training in cfg.trainings for model in cfg.models for seed in range(cfg.seeds)
+        network for training in cfg.trainings for model in cfg.models for network in over_seeds(lab, model, training)
     ]
     networks = [subject for each in wanted if (subject := lab.subject(*each))]
     if not networks:

@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 from saddlepoint.adopt import check, check_range, load_weights
 from saddlepoint.build import build
 from saddlepoint.cli import entry
+from saddlepoint.compose import measuring
 from saddlepoint.data import expanded
 from saddlepoint.errors import InputError
 from saddlepoint.files import sha256
-from saddlepoint.lab import next_command
 from saddlepoint.runs import Run
 from saddlepoint.runtime import Runtime, provenance
 from saddlepoint.training.checkpoint import write_weights
@@ -51,9 +51,8 @@ def main(cfg: DictConfig) -> None:
             write_weights(directory.weights(checkpoint), model, {**metadata, "checkpoint": checkpoint})
             source[f"{checkpoint}_sha256"] = sha256(directory.weights(checkpoint))
         directory.finish({**metadata, **source, "train_loss": None})  # which the file does not say
-    chosen = [f"models=[{cfg.model.name}]", f"trainings=[{cfg.training.name}]"]
-    chosen += [f"seeds={cfg.seed + 1}"] if cfg.seed else []
-    log.info("%s\nwrote %s\nmeasure it: %s", found, directory.path, next_command("accuracy_table", *chosen))
+    measure = measuring([cfg.model.name], [cfg.training.name], cfg.seed)
+    log.info("%s\nwrote %s\nmeasure it: %s", found, directory.path, measure)
 
 
 if __name__ == "__main__":

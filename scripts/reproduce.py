@@ -18,10 +18,9 @@ import torch
 from omegaconf import DictConfig
 
 from saddlepoint.cli import entry
-from saddlepoint.compose import brought, for_training, typed
-from saddlepoint.errors import InputError
+from saddlepoint.compose import brought, for_training, next_command, typed
 from saddlepoint.jobs import Training, spread, train
-from saddlepoint.lab import Lab, next_command
+from saddlepoint.lab import Lab
 from saddlepoint.paper import ITEMS, items_named, planned, write, write_page
 from saddlepoint.paper.item import Item
 from saddlepoint.runtime import duration
@@ -81,8 +80,6 @@ def suggestion(lab: Lab) -> str:
 @entry("evaluate")
 def main(cfg: DictConfig) -> None:
     lab, started = Lab(cfg), time.monotonic()  # before the hours, not after
-    if not cfg.models or not cfg.trainings:
-        raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
     items = items_named(cfg["items"])
     lab.data  # noqa: B018 before anything starts: the data are there, or are downloaded once
     first = [item for item in items if item.name in FIRST]

@@ -79,19 +79,27 @@ def test_what_is_stored_and_shown_needs_neither_torch_nor_hydra(name: str) -> No
     assert not {"torch", "torchvision", "hydra", "omegaconf", "wandb"} & reached(name)
 
 
+COMPOSED = ["build", "compose", "runs", "lab"]  # what knows configs
+
+
 @pytest.mark.parametrize(
     ("lower", "uppers"),
     [
         ("saddlepoint.threat", ["attacks", "models", "data", "measure", "training", "runtime"]),
         ("saddlepoint.losses", ["attacks", "models", "data", "measure", "training", "runtime"]),
-        ("saddlepoint.attacks", ["models", "data", "measure", "training", "runtime", "runs", "lab"]),
-        ("saddlepoint.models", ["attacks", "data", "measure", "training", "threat", "runs", "lab"]),
-        ("saddlepoint.data", ["attacks", "models", "measure", "training", "threat", "runs", "lab"]),
-        ("saddlepoint.training.objectives", ["measure", "data", "runs", "lab", "tracking"]),
-        ("saddlepoint.measure.accuracy", ["training", "models", "runs", "lab", "tracking"]),
-        ("saddlepoint.training.trainer", ["runs", "lab", "cli", "show", "models", "paper"]),
+        (
+            "saddlepoint.attacks",
+            ["models", "data", "measure", "training", "runtime", *COMPOSED],
+        ),
+        ("saddlepoint.models", ["attacks", "data", "measure", "training", "threat", *COMPOSED]),
+        ("saddlepoint.data", ["attacks", "models", "measure", "training", "threat", *COMPOSED]),
+        ("saddlepoint.training.objectives", ["measure", "data", *COMPOSED, "tracking"]),
+        ("saddlepoint.measure.accuracy", ["training", "models", *COMPOSED, "tracking"]),
+        ("saddlepoint.training.trainer", [*COMPOSED, "cli", "show", "models", "paper"]),
+        ("saddlepoint.compose", ["build", "runs", "lab", "cli", "training", "attacks", "runtime", "paper"]),
+        ("saddlepoint.build", ["compose", "runs", "lab", "cli", "paper"]),
         ("saddlepoint.lab", ["paper", "cli"]),
-        ("saddlepoint.show.page", ["paper", "lab", "runs", "measure", "training"]),
+        ("saddlepoint.show.page", ["paper", "lab", "build", "compose", "runs", "measure", "training"]),
         ("saddlepoint.paper.item", ["cli"]),
     ],
 )

@@ -30,10 +30,9 @@ class Parallel(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         # Only now: Hydra imports this file for every command of its environment.
         from saddlepoint.build import build
-        from saddlepoint.compose import brought
+        from saddlepoint.compose import brought, measuring
         from saddlepoint.errors import InputError
         from saddlepoint.jobs import Training, spread, train
-        from saddlepoint.lab import next_command
         from saddlepoint.runs import Run
 
         setup_globals()
@@ -42,21 +41,17 @@ class Parallel(Launcher):
             raise InputError("hydra/launcher=parallel is for train.py; scripts measure one network after another")
         HydraConfig.instance().set_config(self.config)
         plan: list[Training] = []
-        runs: dict[str, list[str]] = {"models": [], "trainings": []}
-        seeds = 1
+        made = []
         for overrides in job_overrides:
             run = Run(self.loader.load_sweep_config(self.config, list(overrides)))
-            cfg = run.config
-            runs["models"].append(cfg.model.name)
-            runs["trainings"].append(cfg.training.name)
+            made.append(run.config)
             plan.append(Training(run, [*brought(), *overrides], run.source()))
-            seeds = max(seeds, cfg.seed + 1)
         # Finished ones too: train.py sees whether they are what is asked for, or to be made again.
-        jobs, threads, gpus = spread(build(cfg.runtime), self.jobs, len(plan))
+        jobs, threads, gpus = spread(build(made[-1].runtime), self.jobs, len(plan))
         log.info("training %d networks, %d at a time", len(plan), jobs)
         train(plan, jobs, threads, gpus, keep_going=True)
-        chosen = (f"{name}=[{','.join(dict.fromkeys(found))}]" for name, found in runs.items())
-        log.info("measure them: %s", next_command("accuracy_table", *chosen, f"seeds={seeds}"))
+        models, trainings = [each.model.name for each in made], [each.training.name for each in made]
+        log.info("measure them: %s", measuring(models, trainings, max(each.seed for each in made)))
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
             if each.failure is None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from saddlepoint.attacks import undisturbed
 from saddlepoint.data import Data
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, one_line
 from saddlepoint.losses import CrossEntropy, surrogate
 from saddlepoint.models import Normalized
 from saddlepoint.own import reported
@@ -154,8 +154,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(read_state_dict(path, network))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} holds another network: {reason[:300]}") from None
+        raise InputError(f"{path} holds another network: {one_line(error)[:300]}") from None
 
 
 def check(model: nn.Module, x: Tensor, classes: int, *, training_batch: int | None = None, trust: bool = False) -> None:

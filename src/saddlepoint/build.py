@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from saddlepoint import own
 from saddlepoint.data import Data
-from saddlepoint.errors import InputError, nearest
+from saddlepoint.errors import InputError, nearest, one_line
 from saddlepoint.runtime import Runtime
 from saddlepoint.tracking import Tracker
 from saddlepoint.training import Monitor, Recipe
@@ -124,7 +124,3 @@ def own_code(definition: Mapping[str, Any]) -> str | None:
         elif isinstance(value, list):
             left += [("", each) for each in value]
     return own.code(*made)
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

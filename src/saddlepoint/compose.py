@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from saddlepoint.files import as_number, canonical
+from saddlepoint.overrides import for_any_script, name_of, placeholder, top
 
 OmegaConf.register_new_resolver("last", lambda values: values[-1], replace=True)
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -30,7 +31,9 @@ ELSEWHERE = ("logger", "output_dir", "data_dir", "overwrite", "trust_network", "
 # The choices that make up a name, and the place of the data.
 CHOSEN = ("dataset", "model", "training", "recipe")
 OWN_DATA = ("dataset.name", "dataset.data.path", "dataset.channels", "dataset.classes")
-LONGEST = 80  # characters of a name
+# Settings of reproduce.py alone.
+PLANNING = ("jobs", "items")
+LONGEST = 80  # bytes of a name
 
 
 def quoted(value: str) -> str:
@@ -64,9 +67,9 @@ def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
     return hydra.compose(name, list(overrides), return_hydra_config=True)
 
 
-def chosen(config: DictConfig) -> dict[str, str]:
-    """What was chosen of each group of configs/; groups inside groups follow from these."""
-    choices = config.hydra.runtime.choices
+def chosen(hydra: Any) -> dict[str, str]:
+    """From Hydra's part of a config: what was chosen of each group of configs/. Groups inside groups follow from it."""
+    choices = hydra.runtime.choices
     return {
         group: str(choice)
         for group, choice in choices.items()
@@ -85,22 +88,22 @@ def differences(config: DictConfig) -> dict[str, Any]:
     Values are compared and not what was typed: 4/16 is 0.25. A setting that only refers to another is left out.
     """
     name = str(config.hydra.job.config_name)
-    choices = chosen(config)
+    choices = chosen(config.hydra)
     experiment = choices.get("experiment")
     kept = [key for key in CHOSEN if key in choices]
     kept += ["experiment"] if experiment and shipped("experiment", experiment) else []
     base_choices = [f"{key}={choices[key]}" for key in kept]
-    typed = overrides_of(config.hydra)
+    said = overrides_of(config.hydra)
     # Files of the user's that give themselves the name of one of ours.
     namesakes: dict[str, Any] = {
         group: choices[group]
         for group in kept
         if not shipped(group, choices[group]) and shipped(group, OmegaConf.select(config, f"{group}.name"))
     }
-    if {each for each in typed if top(each) not in (*ELSEWHERE, "seed")} <= set(base_choices):
+    if {each for each in said if top(each) not in (*ELSEWHERE, "seed")} <= set(base_choices):
         return namesakes
     base = compose(name, base_choices)
-    usual = chosen(base)
+    usual = chosen(base.hydra)
     others = {
         group: choice
         for group, choice in choices.items()
@@ -123,7 +126,7 @@ def differences(config: DictConfig) -> dict[str, Any]:
         elif plain is ... or canonical(resolved(config, path)) != canonical(resolved(base, path)):
             found[key] = resolved(config, path)
     if name == "evaluate":  # which may not have had what a training takes away
-        found |= {each: None for each in typed if each.startswith("~") and placeholder(each) in typed}
+        found |= {each: None for each in said if each.startswith("~") and placeholder(each) in said}
     return found
 
 
@@ -170,16 +173,11 @@ def spelled(differing: Mapping[str, Any]) -> str:
 
 
 def shortened(name: str) -> str:
-    """A name of at most LONGEST characters: what is beyond becomes a digest of the whole."""
+    """A name of at most LONGEST bytes: what is beyond becomes a digest of the whole."""
     if len(name.encode()) <= LONGEST:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
     return f"{name[: LONGEST - 30].rsplit(',', 1)[0]},{digest}"
-
-
-def top(override: str) -> str:
-    """The first part of the setting's name: threat of ++threat.eps=0.2."""
-    return override.lstrip("+~").split("=")[0].split(".")[0]
 
 
 def for_training(overrides: Sequence[str]) -> list[str]:
@@ -188,21 +186,11 @@ def for_training(overrides: Sequence[str]) -> list[str]:
     return [each for each in overrides if top(each) in training_keys() and each not in placeholders]
 
 
-def placeholder(deletion: str) -> str:
-    """What lets a script take a setting away that only a training has."""
-    return f"++{deletion[1:]}=0"
-
-
 @cache
 def training_keys() -> frozenset[str]:
     """What train.py's config has at the top, and its groups."""
     config = compose("train", [])
     return frozenset({*map(str, config), *config.hydra.runtime.choices})
-
-
-def command(script: str, *arguments: str) -> str:
-    """A line for a shell."""
-    return shlex.join(["python", script, *arguments])
 
 
 def config_folders(provider: str = "") -> list[Path]:
@@ -224,3 +212,17 @@ def brought() -> list[str]:
 def overrides_of(hydra: Any) -> list[str]:
     """What was typed, from Hydra's part of a config; references such as ${threat} as they were written."""
     return [str(each) for each in cast(list[Any], OmegaConf.to_container(hydra.overrides.task))]
+
+
+def next_command(script: str, *settings: str) -> str:
+    """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
+    replaced = {"model", "training", "seed", "overwrite", "weights", *PLANNING, *map(name_of, settings)}
+    kept = [for_any_script(each) for each in typed() if name_of(each) not in replaced]
+    return shlex.join(["python", f"scripts/{script}.py", *kept, *settings])
+
+
+def measuring(models: Iterable[str], trainings: Iterable[str], last_seed: int) -> str:
+    """The command that measures runs that were just made, by their names."""
+    several = {"models": models, "trainings": trainings}
+    choices = [f"{name}=[{','.join(dict.fromkeys(found))}]" for name, found in several.items()]
+    return next_command("accuracy_table", *choices, *([f"seeds={last_seed + 1}"] if last_seed else []))

@@ -1,4 +1,4 @@
-"""The two ways to leave early: what a user can correct, and a signal."""
+"""The two ways to leave early, what a user can correct and a signal; and what their messages are made of."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ def nearest(given: str, choices: Sequence[str]) -> str:
     # A setting without the name of its group, such as epochs for recipe.epochs.
     near = near or [choice for choice in choices if choice.endswith(f".{given}")]
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Its message."""
+    return " ".join(str(error).split())
 
 
 class Stopped(BaseException):

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from saddlepoint.attacks import PGD, Attack, measurable
 from saddlepoint.build import build, own_code
 from saddlepoint.compose import (
+    PLANNING,
     chosen,
-    command,
     config_folders,
     differences,
     for_training,
@@ -30,12 +30,13 @@ from saddlepoint.compose import (
 from saddlepoint.data import Data, Split, fingerprint
 from saddlepoint.errors import InputError, nearest, whole
 from saddlepoint.files import canonical
-from saddlepoint.measure.autoattack import AutoAttack
 from saddlepoint.measure.result import Accuracy, Result
 from saddlepoint.measure.subject import Subject
+from saddlepoint.overrides import name_of, top
 from saddlepoint.runs import Run, data_folder, difference_between
 from saddlepoint.runtime import PRECISIONS, Runtime
-from saddlepoint.show.folder import Report, for_any_script
+from saddlepoint.show.folder import Report
+from saddlepoint.tracking import Tracker
 from saddlepoint.training.checkpoint import CHECKPOINTS
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,6 @@ R = TypeVar("R", covariant=True)
 # Settings of the scripts; those that change a measurement itself begin like the latter.
 SCRIPTS = ("models", "trainings", "seeds", "jobs", "items", "landscape", "evaluation", "report")
 TELLING = ("report.sources", "report.epsilon.steps", "report.epsilon.queries")
-# Settings of reproduce.py alone.
-PLANNING = ("jobs", "items")
 # What a report is not named after: more seeds refine it, and parts and checkpoints have files of their own.
 UNNAMED = ("seeds", *PLANNING, "evaluation.examples", "evaluation.checkpoint")
 
@@ -89,15 +88,15 @@ class Lab:
         current = Run.current(cfg)
         self.definition = current.definition
         self.differences = differences(current.config)  # from the settings that the choices alone give
-        self.choices = chosen(current.config)
+        self.choices = chosen(current.config.hydra)
         self.runtime: Runtime = build(cfg.runtime)
         if alone and self.runtime.processes.count > 1:
             raise InputError(f"{self.script}.py works as one process; start it without torchrun")
 
     def begin(self, script: str, *settings: str) -> None:
         """What is measured from here on names this script as its command, with what was typed and these settings."""
-        kept = [each for each in typed() if each.split("=")[0] not in PLANNING]
-        self.command = command(f"scripts/{script}.py", *kept, *settings)
+        kept = [each for each in typed() if name_of(each) not in PLANNING]
+        self.command = shlex.join(["python", f"scripts/{script}.py", *kept, *settings])
         self._subjects: dict[tuple[Path, str], Subject] = {}
 
     @cached_property
@@ -227,8 +226,6 @@ class Lab:
             raise InputError(f"evaluation.precision={settings.precision}; choose {' or '.join(PRECISIONS)}")
         limits = [examples, self.cfg.report.at_most.get(name) if limited else None]
         part = self.test_images.take(min([len(self.test_images), *(limit for limit in limits if limit is not None)]))
-        if isinstance(attack, AutoAttack):
-            attack.check(part.pixels.shape)
         return subject.accuracy(
             name,
             attack,
@@ -256,13 +253,13 @@ class Lab:
 
     def report(self) -> Report:
         """The folder, to be filled; logger=wandb shows its figures."""
-        kept = [
-            each
-            for each in typed()
-            if (key := each.lstrip("+~").split("=")[0]) not in UNNAMED
-            and key.split(".")[0] not in ("logger", "runtime")
-        ]
-        return Report(self.folder, self.command, build(self.cfg.logger.tracker), self.definition, kept)
+        kept = [each for each in typed() if name_of(each) not in UNNAMED and top(each) not in ("logger", "runtime")]
+        return Report(self.folder, self.command, self.tracker(), self.definition, kept)
+
+    def tracker(self) -> Tracker:
+        """A new one, as the logger says: each shows one run."""
+        made: Tracker = build(self.cfg.logger.tracker)
+        return made
 
     def _refuse_choices(self) -> None:
         """Raises InputError for a choice of no runs, of unknown ones, or of no images."""
@@ -271,18 +268,20 @@ class Lab:
         if "natural" in cfg.attacks:
             raise InputError("attacks.natural would hide the natural accuracy; give the attack another name")
         for name, group, runs in (("models", "model", "{}-*"), ("trainings", "training", "*-{}*")):
-            listed(name, cfg[name])
+            refuse_text(name, cfg[name])
             known = sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})
             found = [path.name for path in data_folder(cfg).glob("*")]
             for each in map(str, cfg[name]):  # a file may give it another name, as only its runs can tell
                 if each not in known and not fnmatch.filter(found, runs.format(each)):
                     choices = f"choose from {', '.join(known)}{nearest(each, known)}"
                     raise InputError(f"{name}=[{each}]: unknown {group} {each!r}; {choices}")
+        if not cfg.models or not cfg.trainings:
+            raise InputError(f"models={cfg.models} trainings={cfg.trainings}; expected at least one of each")
         for part in cfg.report:
             settings = None if OmegaConf.is_interpolation(cfg.report, part) else cfg.report[part]
             if isinstance(settings, DictConfig):
                 for several in ("models", "trainings"):
-                    listed(f"report.{part!s}.{several}", settings.get(several))
+                    refuse_text(f"report.{part!s}.{several}", settings.get(several))
                 if settings.get("examples") is not None:
                     whole(settings.examples, f"report.{part!s}.examples")
         if cfg.evaluation.checkpoint != "last" and self.script not in ("accuracy_table", "export"):
@@ -292,22 +291,7 @@ class Lab:
             )
 
 
-def listed(name: str, values: Any) -> None:
+def refuse_text(name: str, values: Any) -> None:
     """Raises InputError naming `name` if a text stands where a list of texts is expected."""
     if isinstance(values, str):
         raise InputError(f"{name}={values}; expected a list such as [{values}]")
-
-
-def next_command(script: str, *settings: str) -> str:
-    """A command for what naturally follows: the script with what was typed now, but for the choice of runs."""
-    replaced = {
-        "model",
-        "training",
-        "seed",
-        "overwrite",
-        "weights",
-        *PLANNING,
-        *(setting.split("=")[0] for setting in settings),
-    }
-    kept = [for_any_script(each) for each in typed() if each.lstrip("+~").split("=")[0] not in replaced]
-    return shlex.join(["python", f"scripts/{script}.py", *kept, *settings])

@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from saddlepoint.errors import InputError
+from saddlepoint.errors import InputError, one_line
 from saddlepoint.files import digest, sha256
 
 PACKAGE = Path(__file__).resolve().parent
@@ -136,5 +136,5 @@ def reported(message: str) -> Iterator[None]:
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # noqa: BLE001 (it may raise anything)
-        kind, reason = type(error).__name__, " ".join(str(error).split())
+        kind, reason = type(error).__name__, one_line(error)
         raise InputError(message.replace("{}", f"{kind}: {reason}" if reason else kind)) from None

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from saddlepoint.adopt import load_weights
-from saddlepoint.build import build, one_line, own_code
+from saddlepoint.build import build, own_code
 from saddlepoint.compose import (
     CHOSEN,
     ELSEWHERE,
@@ -38,12 +38,12 @@ from saddlepoint.compose import (
     shipped,
     shortened,
     spelled,
-    top,
     training_keys,
 )
 from saddlepoint.data import expanded, fingerprint
-from saddlepoint.errors import InputError, whole
+from saddlepoint.errors import InputError, one_line, whole
 from saddlepoint.files import canonical, read_json, sha256, write_atomically, write_json
+from saddlepoint.overrides import top
 from saddlepoint.runtime import generator, seeded
 from saddlepoint.training.checkpoint import CHECKPOINTS, RunDirectory, read_weights
 
@@ -80,10 +80,10 @@ class Run:
     @classmethod
     def current(cls, config: DictConfig) -> Run:
         """The run that this command is about, from the config that Hydra gives its function."""
-        whole = copy.deepcopy(config)
-        OmegaConf.set_struct(whole, False)
-        whole.hydra = copy.deepcopy(HydraConfig.get())
-        return cls(whole)
+        everything = copy.deepcopy(config)
+        OmegaConf.set_struct(everything, False)
+        everything.hydra = copy.deepcopy(HydraConfig.get())
+        return cls(everything)
 
     def with_seed(self, seed: int) -> Run:
         """The same with another seed."""
@@ -156,7 +156,7 @@ class Run:
     @property
     def overrides(self) -> list[str]:
         """What makes this run of train.py's defaults: its choices, then what was typed besides."""
-        choices, typed = chosen(self.config), overrides_of(self.config.hydra)
+        choices, typed = chosen(self.config.hydra), overrides_of(self.config.hydra)
         named = [f"{key}={choices[key]}" for key in CHOSEN]
         said = {*CHOSEN, "seed", *(["experiment"] if shipped("experiment", choices.get("experiment")) else [])}
         besides = [each for each in typed if each.split("=")[0] not in said and top(each) not in ELSEWHERE]
@@ -294,7 +294,7 @@ def results(folder: str | Path = "outputs") -> list[dict[str, Any]]:
 
     A row has the run's names, what was typed for it (such as threat.eps), the checkpoint, the measurement and its
     attack, the accuracy with its 95% interval (0 to 1), the number of images, the mean loss, and the file.
-    Under "outputs" are the committed ones, too.
+    The default folder includes the committed results.
     """
     rows = []
     for file in sorted(Path(folder).rglob("results/*.json")):

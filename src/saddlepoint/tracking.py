@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from saddlepoint.errors import one_line
 from saddlepoint.files import read_csv, write_atomically
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class Wandb(Tracker):
         try:
             return action()
         except Exception as error:  # noqa: BLE001 (whatever it is, the training continues)
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             log.warning("W&B is off from here on (%s); history.csv stays complete", reason)
             self.run = None
             return None

@@ -482,16 +482,16 @@ def test_the_best_checkpoint_is_the_first_of_the_highest(make: Make, select: str
 
 @pytest.mark.parametrize("select", ["natural", "robust"])
 def test_robustness_that_is_lost_is_said_once(make: Make, caplog: pytest.LogCaptureFixture, select: str) -> None:
-    robust = [0.1, 0.04, 0.5, 0.9, 0.3, 0.2]  # the first fall is one of few images
+    robust = [0.1, 0.04, 0.5, 0.9, 0.2, 0.15]  # the first fall is one of few images
 
     class Scripted(Monitor):
         def measure(self, *_: Any) -> dict[str, float]:
             return {"held_out_natural": 0.9, "held_out_robust": robust[len(trainer.rows)]}
 
-    trainer = make(monitor=Scripted(PGD(THREAT, steps=2), examples=20, select=select), steps=6, evaluations=6)
+    trainer = make(monitor=Scripted(PGD(THREAT, steps=2), examples=20, select=select), steps=60, evaluations=6)
     trainer.fit()
     said = [message.split(":")[0] for message in caplog.messages if "fell" in message]
-    assert said == (["held-out robust accuracy fell from 90.0% to 30.0%"] if select == "robust" else [])
+    assert said == (["held-out robust accuracy fell from 90.0% to 20.0%"] if select == "robust" else [])
 
 
 def test_only_weights_with_more_than_one_dimension_decay(batch_norm_network: nn.Sequential) -> None:

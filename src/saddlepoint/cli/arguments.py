@@ -14,8 +14,9 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
-from saddlepoint.compose import CONFIGS, compose, placeholder, quoted
+from saddlepoint.compose import CONFIGS, compose, quoted
 from saddlepoint.errors import InputError
+from saddlepoint.overrides import of_a_training, placeholder
 
 # Hydra's options, and those of them that a value follows.
 OPTIONS = (
@@ -76,18 +77,20 @@ def arguments(typed: Sequence[str], config_name: str) -> list[str]:
     sweeps = bool({"-m", "--multirun"} & set(options))
     if sweeps and {"--cfg", "-c"} & set(options):
         raise InputError("--cfg shows the settings of one run; leave out -m, and choose one value of each sweep")
-    quoted = [_quoted(each, sweeps) for each in overrides]
-    _refuse([parsed(each) for each in quoted], sweeps, config_name)
+    written = [_quoted(each, sweeps) for each in overrides]
+    _refuse([parsed(each) for each in written], sweeps, config_name)
     if config_name == "evaluate":
-        quoted = [part for each in quoted for part in _taken_away(each, quoted)]
-    return [*options, *quoted]
+        written = [part for each in written for part in _taken_away(each, written)]
+    return [*options, *written]
 
 
 def _taken_away(override: str, overrides: Sequence[str]) -> list[str]:
-    """A script may not have what a training takes away: it is put there first. runs.for_training leaves that out."""
-    there = placeholder(override)
-    of_a_training = override.startswith(("~monitor.", "~trainer.", "~training.", "~model.")) and "=" not in override
-    return [there, override] if of_a_training and there not in overrides else [override]
+    """What a training takes away and a script may lack is added first, so that Hydra can take it away.
+
+    compose.for_training drops the addition.
+    """
+    there, bare = placeholder(override), override.startswith("~") and "=" not in override
+    return [there, override] if bare and of_a_training(override) and there not in overrides else [override]
 
 
 def _meant(option: str, value: str, config_name: str) -> str:

@@ -8,10 +8,7 @@ from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import (
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from saddlepoint.build import KINDS
 from saddlepoint.cli.arguments import ELSEWHERE_CALLED, parsed, settings
@@ -61,7 +58,7 @@ def compare_kinds(cfg: DictConfig) -> None:
     command = HydraConfig.get()
     if not command.overrides.task:
         return
-    choices = chosen(OmegaConf.create({"hydra": {"runtime": {"choices": dict(command.runtime.choices)}}}))
+    choices = chosen(command)
     usual = compose(str(command.job.config_name), [f"{group}={choice}" for group, choice in choices.items()])
     _compare_below(cfg, usual, "")
 

@@ -18,11 +18,11 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from saddlepoint.build import DIRECTIVES, one_line
+from saddlepoint.build import DIRECTIVES
 from saddlepoint.cli.arguments import choices_of, config_dirs, parsed, settings
 from saddlepoint.cli.check import listed
 from saddlepoint.compose import CONFIGS, compose
-from saddlepoint.errors import nearest
+from saddlepoint.errors import nearest, one_line
 
 
 def explain(error: Exception, config_name: str) -> str:

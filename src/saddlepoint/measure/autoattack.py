@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ class AutoAttack:
     threat: Threat
     only: str | None = None
     queries: int = 5000
+
+    # Added to the description in a lower precision: what is broken in it alone is attacked once more (see __call__).
+    in_lower_precision: ClassVar[dict[str, str]] = {"then": "float32"}
 
     def __post_init__(self) -> None:
         if self.only is not None and self.only not in CLASSES:
@@ -95,30 +99,32 @@ class AutoAttack:
         ensemble = pyautoattack.AutoAttack(scores, norm=norm, eps=self.threat.eps, seed=seed, device=x.device, **choice)
         ensemble.square.n_queries = self.queries
         ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)
+
+        def attacked(x: Tensor, y: Tensor) -> Tensor:
+            made: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=len(x))[0]
+            return made
+
+        @torch.no_grad()
+        def correct(x: Tensor) -> Tensor:
+            return classified(model(x), y)
+
         # It draws from torch's own generator, which is not its to move.
         devices = [x.device] if x.device.type == "cuda" else []
         # Nor are the weights' gradients, which FAB would compute and leave behind.
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        kind = x.device.type
         try:
             for weight in weights:
                 weight.requires_grad_(False)
             with undisturbed(model), torch.random.fork_rng(devices):
-                x_adv: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=len(x))[0]
-                if torch.is_autocast_enabled(kind):
-                    # What the lower precision alone calls broken got no further attack.
-                    gone = (x_adv != x).flatten(1).any(1) | ~self._correct(model, x_adv, y)
-                    with torch.autocast(kind, enabled=False):
-                        again = gone & self._correct(model, x_adv, y)
+                x_adv = attacked(x, y)
+                if torch.is_autocast_enabled(x.device.type):
+                    # What is broken, perhaps in the lower precision alone, got no further attack.
+                    broken = (x_adv != x).flatten(1).any(1) | ~correct(x_adv)
+                    with torch.autocast(x.device.type, enabled=False):
+                        again = broken & correct(x_adv)
                         if again.any():
-                            size = int(again.sum())
-                            x_adv[again], _ = ensemble.run_standard_evaluation(x[again], y[again], batch_size=size)
+                            x_adv[again] = attacked(x[again], y[again])
         finally:
             for weight in weights:
                 weight.requires_grad_(True)
         return x_adv
-
-    @staticmethod
-    @torch.no_grad()
-    def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return classified(model(x), y)

@@ -79,10 +79,8 @@ def along(model: nn.Module, attack: PGD, start: Tensor, end: Tensor, y: Tensor, 
 
 def input_gradient(model: nn.Module, attack: PGD, x: Tensor, y: Tensor) -> Tensor:
     """Of what the attack ascends, per example, as flat vectors (n, pixels)."""
-    with undisturbed(model), torch.enable_grad():
-        x = x.detach().requires_grad_()
-        (grad,) = torch.autograd.grad(attack.ascended(model(x), y).sum(), x)
-    return grad.flatten(1)
+    with undisturbed(model):
+        return attack.gradient(model, x, y)[0].flatten(1)
 
 
 def segments(

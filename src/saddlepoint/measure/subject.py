@@ -208,7 +208,7 @@ class Subject:
 
         description = described(attack) if attack else {}
         if attack and precision != "float32":
-            description["precision"] = precision
+            description |= {"precision": precision, **getattr(attack, "in_lower_precision", {})}
         key = Key(name, attack=description, examples=len(split), of=total, batch_size=batch_size, seed=seed)
         if source:
             key = dataclasses.replace(

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from saddlepoint.compose import next_command
 from saddlepoint.errors import InputError, nearest
-from saddlepoint.lab import Lab, Network, next_command
+from saddlepoint.lab import Lab, Network
 from saddlepoint.paper import (
     accuracy,
     adversaries,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from saddlepoint.build import build
 from saddlepoint.lab import Lab, Measurement
 from saddlepoint.measure.result import Accuracy, Result
 from saddlepoint.measure.subject import Subject
@@ -40,12 +39,12 @@ def needs(lab: Lab) -> dict[tuple[str, str], list[Measurement[Column]]]:
     }
 
 
-def column(lab: Lab, subject: Subject, _: Subject | None = None) -> Column:
+def column(lab: Lab, subject: Subject, _: Subject | None) -> Column:
     """Measured on all test images, and shown in the run itself where the logger keeps runs."""
     attacks = {name: lab.attack(name) for name in lab.cfg.evaluation.attacks}
     results = {name: lab.accuracy(subject, name, attack, limited=False) for name, attack in attacks.items()}
     if lab.runtime.processes.first:
-        subject.track(build(lab.cfg.logger.tracker), list(results.values()))
+        subject.track(lab.tracker(), list(results.values()))
     return Column(results, subject.capacity)
 
 

@@ -50,7 +50,7 @@ def variants(lab: Lab) -> dict[str, PGD]:
     return {**by_steps, **by_eps, "full_range": PGD(Threat("linf", 1), 100)}
 
 
-def without_gradient(lab: Lab, subject: Subject, _: Subject | None = None) -> Result[Share]:
+def without_gradient(lab: Lab, subject: Subject, _: Subject | None) -> Result[Share]:
     """The share of images on which the gradient is zero everywhere."""
     split, attack = lab.test_images.take(lab.cfg.report.diagnostics.examples), lab.pgd("pgd")
     key = Key("zero_gradients", attack=described(attack), examples=len(split), of=lab.total)

@@ -10,7 +10,7 @@ import numpy as np
 
 from saddlepoint.attacks import PGD, Attack, described
 from saddlepoint.errors import InputError
-from saddlepoint.lab import Lab, Measurement, Settings, listed
+from saddlepoint.lab import Lab, Measurement, Settings, refuse_text
 from saddlepoint.measure.accuracy import evaluate
 from saddlepoint.measure.autoattack import AutoAttack
 from saddlepoint.measure.result import Curve, Key, Result, interval
@@ -32,7 +32,7 @@ PAPERS_OWN = {"square": "Decision-boundary attack"}  # where the paper takes ano
 def needs(lab: Lab) -> dict[Place, list[Measurement[Result[Curve]]]]:
     settings = lab.cfg.report.epsilon
     for norm in ("linf", "l2"):
-        listed(f"report.epsilon.{norm}", settings[norm])
+        refuse_text(f"report.epsilon.{norm}", settings[norm])
         if not settings[norm]:
             raise InputError(f"report.epsilon.{norm}={settings[norm]}; expected at least one eps, such as [0,0.1]")
     return {
@@ -48,7 +48,7 @@ def attack_of(name: str, norm: str, eps: str, settings: Settings) -> Attack:
     return PGD(threat, settings.steps) if name == "pgd" else AutoAttack(threat, only="square", queries=settings.queries)
 
 
-def curve(lab: Lab, subject: Subject, _: Subject | None = None, *, name: str, norm: str) -> Result[Curve]:
+def curve(lab: Lab, subject: Subject, _: Subject | None, *, name: str, norm: str) -> Result[Curve]:
     settings, batch_size, seed = lab.cfg.report.epsilon, lab.cfg.evaluation.batch_size, lab.cfg.evaluation.seed
     split, all_eps = lab.test_images.take(settings.examples), [str(eps) for eps in settings[norm]]
     AutoAttack(Threat("l2", 1), only="square").check(split.pixels.shape)  # before linf is measured

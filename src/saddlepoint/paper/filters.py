@@ -27,7 +27,7 @@ def needs(lab: Lab) -> dict[str, list[Measurement[Inspected]]]:
     return {training: [Measurement((settings.model, training, 0), inspect)] for training in settings.trainings}
 
 
-def inspect(lab: Lab, subject: Subject, _: Subject | None = None) -> Inspected:
+def inspect(lab: Lab, subject: Subject, _: Subject | None) -> Inspected:
     split = lab.test_images.take(lab.cfg.report.filters.examples)
     key = Key("layers", examples=len(split))
     return subject.measure_arrays(key, lambda: layers(subject.model, split.images(slice(None))), Learned)

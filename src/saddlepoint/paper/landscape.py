@@ -15,7 +15,7 @@ import numpy as np
 from saddlepoint.attacks import PGD, described
 from saddlepoint.data import Split
 from saddlepoint.errors import whole
-from saddlepoint.lab import Lab, Measurement, listed
+from saddlepoint.lab import Lab, Measurement, refuse_text
 from saddlepoint.measure import landscape
 from saddlepoint.measure.result import Between, Key, Maxima, Result
 from saddlepoint.measure.subject import Arrays, Subject
@@ -45,12 +45,12 @@ def needs(lab: Lab) -> dict[str, list[Measurement[Around]]]:
     settings = lab.cfg.landscape
     for name in ("examples", "starts", "histogram_starts"):
         whole(settings[name], f"landscape.{name}", 1 if name == "examples" else 2)  # maxima are told of in pairs
-    listed("landscape.trainings", settings.trainings)
+    refuse_text("landscape.trainings", settings.trainings)
     make = partial(around, attack=lab.pgd(settings.attack))
     return {training: [Measurement((settings.model, training, 0), make)] for training in settings.trainings}
 
 
-def around(lab: Lab, subject: Subject, _: Subject | None = None, *, attack: PGD) -> Around:
+def around(lab: Lab, subject: Subject, _: Subject | None, *, attack: PGD) -> Around:
     maxima = [measure_maxima(lab, subject, attack, example) for example in range(len(_chosen(lab)[0]))]
     between, lines = measure_segments(lab, subject, attack)
     return Around(

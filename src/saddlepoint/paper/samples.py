@@ -33,7 +33,7 @@ def needs(lab: Lab) -> dict[Place, list[Measurement[Arrays]]]:
     }
 
 
-def sample(lab: Lab, subject: Subject, _: Subject | None = None, *, attack: PGD) -> Arrays:
+def sample(lab: Lab, subject: Subject, _: Subject | None, *, attack: PGD) -> Arrays:
     """Adversarial images (n, c, h, w), and the classes before and after (n,)."""
     split, seed = lab.test_images.take(lab.cfg.report.samples.examples), lab.cfg.evaluation.seed
     key = Key(f"samples-{attack.threat.norm}", attack=described(attack), examples=len(split), seed=seed)

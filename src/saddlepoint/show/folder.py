@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
     from saddlepoint.tracking import Tracker
 
 log = logging.getLogger(__name__)
-
-
-def for_any_script(setting: str) -> str:
-    """A setting of a training as every script takes it: those that measure may not have what it changes."""
-    return re.sub(r"^(?=(monitor|trainer|training|model)\.)", "++", setting)
 
 
 class Report:

@@ -23,7 +23,8 @@ from plotly.offline import get_plotlyjs
 
 from saddlepoint.errors import InputError
 from saddlepoint.files import read_json, write_atomically
-from saddlepoint.show.folder import for_any_script
+from saddlepoint.overrides import for_any_script
+from saddlepoint.show.names import named
 from saddlepoint.show.plots import exact, figure
 from saddlepoint.show.table import Table
 
@@ -273,7 +274,6 @@ def _headline(folder: Path, sections: Sequence[Content]) -> Content | None:
 
 
 def _in_words(record: Content) -> Content:
-    names = {"natural": "Natural images", "fgsm": "FGSM", "pgd": "PGD"}
     spread = ""
     if record["sd"] is not None:
         spread = f" ± {record['sd']:.1f}"
@@ -281,7 +281,7 @@ def _in_words(record: Content) -> Content:
         spread = f" ({record['low']:.1f}–{record['high']:.1f})"
     difference = record["difference"]
     return {
-        "measurement": names.get(record["measurement"], record["measurement"]),
+        "measurement": "Natural images" if record["measurement"] == "natural" else named(record["measurement"]),
         "ours": f"{record['value']:.1f}",
         "spread": spread,
         "paper": "—" if record["paper"] is None else f"{record['paper']:g}",

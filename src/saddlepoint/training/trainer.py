@@ -194,7 +194,7 @@ class Trainer:
         means = self.processes.gather(self.window[: self._filled()].double().mean(0).tolist())
         loss, accuracy = (sum(values) / self.processes.count for values in zip(*means, strict=True))
         size = self.recipe.size((self.step - 1) / self.steps)
-        held_out = self.data.validation.take(self.monitor.examples).resized(size)
+        held_out = self.data.validation.take(self.monitor.examples).resized(size)  # no more than are measured
         row = {
             "step": self.step,
             "epoch": round(self.step / self.batches.per_epoch, 3),
@@ -210,20 +210,26 @@ class Trainer:
             row["size"] = held_out.pixels.shape[2]
             if self.rows and self.rows[-1]["size"] != row["size"]:
                 self.best = -1.0  # accuracies on images of two sizes do not compare
+        chosen = row[self.monitor.chosen]
+        self._warn_of_a_fall(chosen, accuracy)
         self.rows.append(row)
-        chosen, before = (each[self.monitor.chosen] for each in (row, self.rows[-2:][0]))
-        if self.monitor.select == "robust" and self.best > 0.2 and chosen < self.best / 2 <= before:
-            log.warning(
-                "held-out robust accuracy fell from %.1f%% to %.1f%%: the network withstands only the attack of its "
-                "training (catastrophic overfitting). Train with a stronger one, such as more attack.steps; "
-                "best.safetensors will hold the weights before the fall",
-                100 * self.best,
-                100 * chosen,
-            )
         if chosen > self.best:
             self.best = chosen
             self.best_file = self._weights_file("best", self.model)
         self.tracker.log(self.step, {**row, "images_per_second": self.images_per_second})
+
+    def _warn_of_a_fall(self, now: float, trained: float) -> None:
+        """Where held-out robust accuracy first falls below half of its best, and the training's own does not."""
+        before = self.rows[-1][self.monitor.chosen] if self.rows else now
+        # Up to 20% may be chance, as of ten classes on few images.
+        if self.monitor.select == "robust" and self.best > 0.2 and now < self.best / 2 <= before and trained > 2 * now:
+            log.warning(
+                "held-out robust accuracy fell from %.1f%% to %.1f%%: the network withstands little but the attack of "
+                "its training (catastrophic overfitting). Train with a stronger one, such as training=pgd or more "
+                "attack.steps; best.safetensors will hold the best weights on images of the last size",
+                100 * self.best,
+                100 * now,
+            )
 
     @property
     def precision(self) -> str:
