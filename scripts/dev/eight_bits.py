@@ -19,7 +19,7 @@ for folder in sys.argv[1:]:
     summary = {**directory.read_summary(), "bits": 8}
     for checkpoint in CHECKPOINTS:
         path = directory.weights(checkpoint)
-        if not path.exists():
+        if checkpoint != "last" and not path.exists():
             summary.pop(f"{checkpoint}_sha256", None)
             continue
         with safe_open(path, framework="pt") as file:

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from saddlepoint.cli.arguments import settings
+from saddlepoint.cli.typed import settings
 from saddlepoint.compose import CONFIGS
 from saddlepoint.files import write_csv
 from saddlepoint.runtime import Runtime, provenance

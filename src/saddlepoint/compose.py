@@ -33,7 +33,7 @@ CHOSEN = ("dataset", "model", "training", "recipe")
 OWN_DATA = ("dataset.name", "dataset.data.path", "dataset.channels", "dataset.classes")
 # Settings of reproduce.py alone.
 PLANNING = ("jobs", "items")
-LONGEST = 80  # bytes of a name
+LONGEST = 80  # bytes of a name that is not cut
 
 
 def quoted(value: str) -> str:
@@ -173,7 +173,7 @@ def spelled(differing: Mapping[str, Any]) -> str:
 
 
 def shortened(name: str) -> str:
-    """A name of at most LONGEST bytes: what is beyond becomes a digest of the whole."""
+    """A name as it is up to LONGEST bytes; a longer one is cut, and ends in a digest of the whole."""
     if len(name.encode()) <= LONGEST:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
@@ -224,5 +224,5 @@ def next_command(script: str, *settings: str) -> str:
 def measuring(models: Iterable[str], trainings: Iterable[str], last_seed: int) -> str:
     """The command that measures runs that were just made, by their names."""
     several = {"models": models, "trainings": trainings}
-    choices = [f"{name}=[{','.join(dict.fromkeys(found))}]" for name, found in several.items()]
+    choices = [f"{name}=[{','.join(dict.fromkeys(map(str, found)))}]" for name, found in several.items()]
     return next_command("accuracy_table", *choices, *([f"seeds={last_seed + 1}"] if last_seed else []))

@@ -34,7 +34,7 @@ def nearest(given: str, choices: Sequence[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Its message."""
+    """An error's message without line breaks."""
     return " ".join(str(error).split())
 
 

@@ -21,9 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saddlepoint.cli.arguments import arguments
 from saddlepoint.cli.check import compare_kinds, refuse_unread
 from saddlepoint.cli.explain import culprit_of, explain, explain_override
+from saddlepoint.cli.typed import arguments
 from saddlepoint.compose import CONFIGS, quoted
 from saddlepoint.errors import InputError, Stopped
 from saddlepoint.runtime import STOPS, part

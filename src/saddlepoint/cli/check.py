@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from saddlepoint.build import KINDS
-from saddlepoint.cli.arguments import ELSEWHERE_CALLED, parsed, settings
+from saddlepoint.cli.typed import ELSEWHERE_CALLED, parsed, settings
 from saddlepoint.compose import chosen, compose
 from saddlepoint.errors import InputError, flag, nearest
 

@@ -19,8 +19,8 @@ from omegaconf.errors import (
 )
 
 from saddlepoint.build import DIRECTIVES
-from saddlepoint.cli.arguments import choices_of, config_dirs, parsed, settings
 from saddlepoint.cli.check import listed
+from saddlepoint.cli.typed import choices_of, config_dirs, parsed, settings
 from saddlepoint.compose import CONFIGS, compose
 from saddlepoint.errors import nearest, one_line
 

@@ -194,7 +194,7 @@ class Trainer:
         means = self.processes.gather(self.window[: self._filled()].double().mean(0).tolist())
         loss, accuracy = (sum(values) / self.processes.count for values in zip(*means, strict=True))
         size = self.recipe.size((self.step - 1) / self.steps)
-        held_out = self.data.validation.take(self.monitor.examples).resized(size)  # no more than are measured
+        held_out = self.data.validation.take(self.monitor.examples).resized(size)  # resizing no more
         row = {
             "step": self.step,
             "epoch": round(self.step / self.batches.per_epoch, 3),
@@ -219,7 +219,7 @@ class Trainer:
         self.tracker.log(self.step, {**row, "images_per_second": self.images_per_second})
 
     def _warn_of_a_fall(self, now: float, trained: float) -> None:
-        """Where held-out robust accuracy first falls below half of its best, and the training's own does not."""
+        """Each time held-out robust accuracy falls below half of its best, and is below half of the training's own."""
         before = self.rows[-1][self.monitor.chosen] if self.rows else now
         # Up to 20% may be chance, as of ten classes on few images.
         if self.monitor.select == "robust" and self.best > 0.2 and now < self.best / 2 <= before and trained > 2 * now:
