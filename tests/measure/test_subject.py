@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from saddlepoint.attacks import PGD
 from saddlepoint.data import Data
 from saddlepoint.files import digest, sha256
 from saddlepoint.measure.accuracy import evaluate
+from saddlepoint.measure.autoattack import AutoAttack
 from saddlepoint.measure.result import Accuracy, Key, Result, Share, interval
 from saddlepoint.measure.store import Unfinished, unpack
 from saddlepoint.measure.subject import Subject
@@ -244,6 +245,19 @@ def test_a_black_box_attack_is_made_on_its_source_and_made_again_where_that_chan
     with torch.no_grad():
         other.fc2.weight.neg_()
     assert measured().found.loss != first.found.loss
+
+
+def test_what_an_attack_does_besides_in_a_lower_precision_is_in_the_key(make: Make, data: Data) -> None:
+    """As AutoAttack's second attack."""
+
+    class Twice(PGD):
+        in_lower_precision: ClassVar[dict[str, str]] = {"then": "float32"}
+
+    attack = Twice(ATTACK.threat, 3)
+    found = [accuracy(make(), data, attack, precision=each).key.description for each in ("float32", "bfloat16")]
+    assert [each.get("then") for each in found] == [None, "float32"]
+    assert "then" not in accuracy(make(), data, precision="bfloat16").key.description
+    assert AutoAttack.in_lower_precision == Twice.in_lower_precision
 
 
 def test_examples_are_made_in_the_precision_of_the_key(make: Make, data: Data) -> None:

@@ -492,6 +492,11 @@ def test_robustness_that_is_lost_is_said_once(make: Make, caplog: pytest.LogCapt
     trainer.fit()
     said = [message.split(":")[0] for message in caplog.messages if "fell" in message]
     assert said == (["held-out robust accuracy fell from 90.0% to 20.0%"] if select == "robust" else [])
+    for trained, expected in ((0.3, 0), (0.5, 1)):  # a training that diverges loses its own accuracy too
+        caplog.clear()
+        trainer.rows[-1]["held_out_robust"] = 0.9
+        trainer._warn_of_a_fall(0.2, trained)
+        assert sum("fell" in message for message in caplog.messages) == (expected if select == "robust" else 0)
 
 
 def test_only_weights_with_more_than_one_dimension_decay(batch_norm_network: nn.Sequential) -> None:

@@ -194,7 +194,7 @@ class Trainer:
         means = self.processes.gather(self.window[: self._filled()].double().mean(0).tolist())
         loss, accuracy = (sum(values) / self.processes.count for values in zip(*means, strict=True))
         size = self.recipe.size((self.step - 1) / self.steps)
-        held_out = self.data.validation.take(self.monitor.examples).resized(size)  # resizing no more
+        held_out = self.data.validation.take(self.monitor.examples).resized(size)  # only what is measured
         row = {
             "step": self.step,
             "epoch": round(self.step / self.batches.per_epoch, 3),
